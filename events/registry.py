@@ -1,0 +1,251 @@
+"""The registry: which events an organisation knows, under which keys, with which codes."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Iterable, Mapping
+from importlib.metadata import entry_points
+from typing import Any, ClassVar, Final
+
+import msgspec
+
+from events.codes import NAME_CHARACTERS, Code, parse_code
+from events.errors import CodeNotResolved, RegistrationError, UnknownCode, UnknownEvent, did_you_mean
+from events.state import CaseState, Log
+
+BUNDLED_APPS: Final = tuple(
+    f"events.apps.{name}"
+    for name in (
+        "legalaid",
+        "call_centre",
+        "cla_provider",
+        "diagnosis",
+        "knowledgebase",
+        "complaints",
+        "mcc",
+        "timer",
+    )
+)
+ENTRY_POINT_GROUP: Final = "caselog.apps"
+
+
+class BaseEvent:
+    """What can happen, under one key. Subclass it in an app's `events.py` and register the class.
+
+    `codes` maps each code to its fields (DESIGN.md "The registry"). `creates_case`, `starts_timer` and
+    `cancels_timer` name the codes that do so. `needs_case = False` is for events that are about no case.
+    """
+
+    key: ClassVar[str]
+    codes: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    needs_case: ClassVar[bool] = True
+    creates_case: ClassVar[tuple[str, ...]] = ()
+    starts_timer: ClassVar[tuple[str, ...]] = ()
+    cancels_timer: ClassVar[tuple[str, ...]] = ()
+
+    def get_log_code(self, case: CaseState | None, /, **params: Any) -> str:  # noqa: ARG002 - for subclasses
+        """The code of an event that does not give one (RULES.md §1.3). `params` is the event's `data.params`.
+
+        `case` is the case as folded up to this event; None for an event that may create it. Raise `EventRejected`
+        with the reason to refuse.
+        """
+        if len(self.codes) == 1:
+            return next(iter(self.codes))
+        raise CodeNotResolved(
+            f"event {self.key!r} has no code, and {self.key!r} has {len(self.codes)} to choose from "
+            f"({', '.join(self.codes) or 'none'}): send data.code, or let get_log_code of the event class decide."
+        )
+
+    def check(self, code: str | None, context: dict[str, Any]) -> None:
+        """Refuse an event for what it says itself, before any case is looked at (RULES.md §1.4).
+
+        `code` is None while it is not resolved yet. Raise `EventRejected` with the reason and the remedy.
+        """
+
+    def suppresses(self, case: CaseState, log: Log) -> bool:  # noqa: ARG002 - for subclasses
+        """Whether the log adds nothing to the case, and is kept without effect (RULES.md §3)."""
+        return False
+
+    def apply(self, case: CaseState, log: Log) -> None:
+        """What else the log does to the case: set attributes of `case`, in memory only (RULES.md §5)."""
+
+    @classmethod
+    def get_ordered_codes(cls) -> dict[str, Code]:
+        """The class's codes by their `order`, then as declared; each code with its definition."""
+        codes = [
+            msgspec.structs.replace(
+                parse_code(cls.__name__, cls.key, name, fields),
+                creates_case=name in cls.creates_case,
+                starts_timer=name in cls.starts_timer,
+                cancels_timer=name in cls.cancels_timer,
+            )
+            for name, fields in cls.codes.items()
+        ]
+        return {code.code: code for code in sorted(codes, key=lambda code: code.order)}
+
+
+class Registered:
+    """An event class in the registry: the one instance that answers for it, and its parsed codes."""
+
+    def __init__(self, cls: type[BaseEvent]) -> None:
+        self.cls = cls
+        self.event = cls()
+        self.codes = _parse(cls)
+        # Skipping a hook that a class does not have is most of the fold's time for most events.
+        self.checks = cls.check is not BaseEvent.check
+        self.applies = cls.apply is not BaseEvent.apply
+        self.may_suppress = cls.suppresses is not BaseEvent.suppresses
+
+
+class EventRegistry:
+    """Event classes by key."""
+
+    def __init__(self) -> None:
+        self._registered: dict[str, Registered] = {}
+
+    def register(self, cls: type[BaseEvent]) -> type[BaseEvent]:
+        """Register a class under its key; also usable as a class decorator. The same class again changes nothing.
+
+        Raises `RegistrationError` where the class is not well formed or the key belongs to another class.
+        """
+        candidate: Any = cls
+        if not isinstance(candidate, type) or not issubclass(candidate, BaseEvent):
+            raise RegistrationError(f"register() takes a subclass of BaseEvent, got {candidate!r}.")
+        key = getattr(cls, "key", None)
+        if not isinstance(key, str) or not key or len(key) > NAME_CHARACTERS or not key.isprintable():
+            raise RegistrationError(
+                f"{cls.__name__}.key must be a printable string of 1 to {NAME_CHARACTERS} characters, got {key!r}."
+            )
+        there = self._registered.get(key)
+        if there is not None and there.cls is not cls:
+            raise RegistrationError(
+                f"key {key!r} of {_path(cls)} is taken by {_path(there.cls)}: give one of them another key."
+            )
+        if there is None:
+            self._registered[key] = Registered(cls)
+        return cls
+
+    def registered(self, key: str) -> Registered:
+        """The registered class with its parsed codes, for the resolver and the fold. Raises `UnknownEvent`."""
+        try:
+            return self._registered[key]
+        except KeyError:
+            raise UnknownEvent(
+                f"no event class is registered under {key!r}.{did_you_mean(key, list(self._registered))} Register it "
+                f"in an events.py of an app in CASELOG_APPS and run: caselog dead requeue --reason unknown_event"
+            ) from None
+
+    def get_event(self, key: str) -> type[BaseEvent]:
+        """The class registered under the key. Raises `UnknownEvent`, naming the nearest key."""
+        return self.registered(key).cls
+
+    def get_code(self, key: str, code: str) -> Code:
+        """The definition of a code under a key. Raises `UnknownEvent` or `UnknownCode`."""
+        codes = self.registered(key).codes
+        try:
+            return codes[code]
+        except KeyError:
+            has = ", ".join(repr(name) for name in codes) or "no codes at all"
+            raise UnknownCode(
+                f"code {code!r} is not registered under {key!r} (it has {has}).{did_you_mean(code, list(codes))} "
+                f"Register it in an events.py and run: caselog dead requeue --reason unknown_code"
+            ) from None
+
+    def all(self) -> dict[str, type[BaseEvent]]:
+        """Every registered class by key, sorted by key."""
+        return {key: self._registered[key].cls for key in sorted(self._registered)}
+
+    def codes(self) -> list[Code]:
+        """Every registered code, sorted by key, then in the order of `get_ordered_codes`."""
+        return [code for key in sorted(self._registered) for code in self._registered[key].codes.values()]
+
+    def filter(self, **fields: Any) -> list[Code]:
+        """The codes whose fields equal those given, such as `filter(type=LogType.OUTCOME, stops_timer=True)`.
+
+        Raises `TypeError` for a field that codes do not have.
+        """
+        for field in fields:
+            if field not in Code.__struct_fields__:
+                known = ", ".join(Code.__struct_fields__)
+                raise TypeError(f"codes have no field {field!r}; they have {known}.")
+        return [code for code in self.codes() if all(getattr(code, field) == value for field, value in fields.items())]
+
+    def get_selectable_events(self, role: str) -> dict[str, dict[str, Code]]:
+        """What an actor of this role may choose: each key with its codes in order; keys without any left out."""
+        selectable = {
+            key: {name: code for name, code in self._registered[key].codes.items() if code.selectable_for(role)}
+            for key in sorted(self._registered)
+        }
+        return {key: codes for key, codes in selectable.items() if codes}
+
+    def snapshot(self) -> dict[str, Registered]:
+        return dict(self._registered)
+
+    def restore(self, snapshot: dict[str, Registered]) -> None:
+        self._registered = dict(snapshot)
+
+
+event_registry: Final = EventRegistry()
+
+
+def autodiscover(apps: Iterable[str] | None = None, registry: EventRegistry = event_registry) -> None:
+    """Import `<app>.events` of every app, and every entry point in the group `caselog.apps`.
+
+    `apps` are package names (default: the bundled ones); a caller reads them from `CASELOG_APPS`. An app without the
+    module is skipped. Raises `RegistrationError` where a module fails to import; the registry is then as it was.
+    """
+    before, modules = registry.snapshot(), set(sys.modules)
+    try:
+        for app in BUNDLED_APPS if apps is None else apps:
+            _import_events(app)
+        for entry in entry_points(group=ENTRY_POINT_GROUP):
+            loaded = entry.load()
+            if isinstance(loaded, type) and issubclass(loaded, BaseEvent):
+                registry.register(loaded)
+    except BaseException:
+        registry.restore(before)
+        # Imported again after the mend, these modules must register their classes again.
+        for name in set(sys.modules) - modules:
+            if name.endswith(".events"):
+                del sys.modules[name]
+        raise
+
+
+def _import_events(app: str) -> None:
+    try:
+        if importlib.util.find_spec(app) is None:
+            raise RegistrationError(
+                f"CASELOG_APPS names {app!r}, and no such package can be imported. Check the spelling, and that it "
+                f"is installed or on PYTHONPATH."
+            )
+        if importlib.util.find_spec(f"{app}.events") is None:
+            return
+    except ModuleNotFoundError as error:
+        if error.name is not None and (app == error.name or f"{app}.events".startswith(f"{error.name}.")):
+            raise RegistrationError(f"CASELOG_APPS names {app!r}: {error}.") from error
+        raise
+    try:
+        importlib.import_module(f"{app}.events")
+    except RegistrationError:
+        raise
+    except Exception as error:
+        raise RegistrationError(f"{app}.events failed to import: {type(error).__name__}: {error}") from error
+
+
+def _parse(cls: type[BaseEvent]) -> dict[str, Code]:
+    if not isinstance(cls.codes, Mapping):
+        raise RegistrationError(f"{cls.__name__}.codes must be a dict of codes, got {cls.codes!r}.")
+    for attribute in ("creates_case", "starts_timer", "cancels_timer"):
+        names = getattr(cls, attribute)
+        missing = [name for name in names if name not in cls.codes] if isinstance(names, tuple | list) else [names]
+        if missing:
+            raise RegistrationError(
+                f"{cls.__name__}.{attribute} must be a tuple of the class's own codes, got {names!r}."
+            )
+    return cls.get_ordered_codes()
+
+
+def _path(cls: type[BaseEvent]) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"

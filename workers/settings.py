@@ -1,0 +1,99 @@
+"""Every setting, read from the environment here and nowhere else (DESIGN.md "Settings")."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+from zoneinfo import ZoneInfo
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from events.errors import SettingsError
+from events.registry import BUNDLED_APPS
+
+BROKER_SCHEMES = ("redis", "rediss", "redis+socket", "amqp", "amqps")
+REDIS_SCHEMES = ("redis", "rediss", "redis+socket")
+
+Words = Annotated[tuple[str, ...], NoDecode]
+
+
+class Settings(BaseSettings):
+    """The settings in force. Each field is the variable `CASELOG_<FIELD>`; its description is what `--help` says."""
+
+    model_config = SettingsConfigDict(env_prefix="CASELOG_", extra="ignore", frozen=True)
+
+    database_url: SecretStr | None = Field(None, description="PostgreSQL; unset: the embedded server on the data dir")
+    broker_url: SecretStr | None = Field(None, description="Redis or RabbitMQ; unset: the embedded Redis")
+    redis_url: SecretStr | None = Field(
+        None, description="for jobs and heartbeats; unset: the broker where it is Redis"
+    )
+    apps: Words = Field(BUNDLED_APPS, description="packages whose events.py is imported, separated by commas")
+    data_dir: Path = Field(Path(".caselog"), description="where the embedded servers keep their data")
+    time_zone: str = Field("Europe/London", description="what 'same day' and report days mean")
+    search_context: Words = Field((), description="context values of CASE_CREATED that join the search field")
+    http_host: str = Field("127.0.0.1", description="address on which the status worker listens")
+    http_port: int = Field(8080, ge=1, le=65535, description="port on which the status worker listens")
+    api_tokens: SecretStr = Field(SecretStr(""), description="bearer tokens of the HTTP API, separated by commas")
+    batch_events: int = Field(1000, ge=1, le=10_000, description="events a transaction at most")
+    batch_age_ms: int = Field(10, ge=0, le=10_000, description="milliseconds that the first message of a batch waits")
+    future_tolerance_s: int = Field(300, ge=0, description="seconds that an event may be ahead of the database's clock")
+    parked_give_up_s: int = Field(
+        86_400, ge=0, description="seconds after which a parked event without a case becomes a dead letter"
+    )
+    health_queue_age_s: int = Field(60, ge=1, description="oldest raw event in seconds before health turns red")
+    health_outbox_age_s: int = Field(30, ge=1, description="oldest report delta in seconds before health turns red")
+    health_dead_letter_s: int = Field(
+        3600, ge=0, description="a dead letter newer than this many seconds turns health red; 0: never"
+    )
+
+    # For /ping.json (RULES.md §8): set by whoever builds the image.
+    version_number: str | None = Field(None, description="shown by /ping.json")
+    build_date: str | None = Field(None, description="shown by /ping.json")
+    commit_id: str | None = Field(None, description="shown by /ping.json")
+    build_tag: str | None = Field(None, description="shown by /ping.json")
+
+    @field_validator("apps", "search_context", mode="before")
+    @classmethod
+    def _words(cls, value: Any) -> Any:
+        return tuple(word.strip() for word in value.split(",") if word.strip()) if isinstance(value, str) else value
+
+    @field_validator("time_zone")
+    @classmethod
+    def _zone(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except (ValueError, OSError, LookupError):
+            raise ValueError("expected a time zone of the IANA database, such as Europe/London") from None
+        return value
+
+    @field_validator("database_url", "broker_url", "redis_url")
+    @classmethod
+    def _url(cls, value: SecretStr | None, info: Any) -> SecretStr | None:
+        if value is None or not value.get_secret_value():
+            return None
+        schemes = {
+            "database_url": ("postgresql", "postgres", "postgresql+psycopg"),
+            "broker_url": BROKER_SCHEMES,
+            "redis_url": REDIS_SCHEMES,
+        }[info.field_name]
+        scheme, separator, _ = value.get_secret_value().partition("://")
+        if not separator or scheme not in schemes:
+            raise ValueError(f"expected a URL that starts with {' or '.join(f'{scheme}://' for scheme in schemes)}")
+        return value
+
+    @property
+    def zone(self) -> ZoneInfo:
+        return ZoneInfo(self.time_zone)
+
+
+def load_settings() -> Settings:
+    """The settings from the environment. Raises `SettingsError`: one line that names each variable with a bad value."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        faults = [
+            f"CASELOG_{str(fault['loc'][0]).upper()}: {fault['msg'].removeprefix('Value error, ')}"
+            for fault in error.errors(include_input=False, include_url=False)
+        ]
+        raise SettingsError("; ".join(faults)) from None
