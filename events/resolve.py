@@ -1,0 +1,113 @@
+"""From an event to its code: the checks of RULES.md §1, in their order.
+
+`screen` needs nothing but the event, the registry and the latest time allowed; `resolve` needs the case. Both raise
+an `EventError` for an event that can never be recorded as it is.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime, timedelta
+from typing import Final
+from zoneinfo import ZoneInfo
+
+import msgspec
+
+from events.codes import Code
+from events.errors import EventError, EventFailed, MalformedEvent, RoleNotAllowed, TimeInFuture
+from events.message import Event
+from events.registry import EventRegistry, Registered
+from events.state import CaseState
+
+FUTURE_TOLERANCE: Final = timedelta(minutes=5)
+
+
+class Rules(msgspec.Struct, frozen=True, kw_only=True):
+    """The settings that the rules depend on. `zone` says what "the same day" means."""
+
+    zone: ZoneInfo
+    search_context: tuple[str, ...] = ()
+    future_tolerance: timedelta = FUTURE_TOLERANCE
+
+
+class Screened(msgspec.Struct, kw_only=True):
+    """An event that passed every check that it can pass alone. `position` is the caller's name for it.
+
+    `code` is None where the case has to be known first. `case` is None for an event that is about no case.
+    """
+
+    position: int
+    event: Event
+    registered: Registered
+    code: Code | None
+    case: str | None
+
+    @property
+    def creates_case(self) -> bool:
+        return self.code is not None and self.code.creates_case
+
+
+def screen(position: int, event: Event, registry: EventRegistry, latest: datetime) -> Screened:
+    """Check what the event says itself (RULES.md §1.4). `latest` is the database's clock plus the tolerance."""
+    if event.time > latest:
+        raise TimeInFuture(
+            f"time {event.time.isoformat()} is later than {latest.isoformat()}, the database clock plus tolerance "
+            f"(CASELOG_FUTURE_TOLERANCE_S): set the sender's clock right and requeue the event once its time has come."
+        )
+    registered = registry.registered(event.type)
+    code: Code | None = None
+    context = event.data.context or {}
+    if event.data.code is not None:
+        code = registry.get_code(event.type, event.data.code)
+        role = event.data.actor.role if event.data.actor is not None else None
+        if not code.selectable_for(role):
+            raise RoleNotAllowed(
+                f"an actor with the role {str(role) if role else None!r} may not choose code {code.code!r} of "
+                f"{event.type!r}; it is for {', '.join(code.selectable_by)}. Send the actor's right role in "
+                f"data.actor.role, or widen selectable_by."
+            )
+    elif registered.cls.creates_case:
+        # Whether it creates its case must be known before the case is looked for. Where the rule wants to see a case,
+        # or refuses, it is asked again once the case is there.
+        with suppress(EventError):
+            code = resolve(event, registered, registry, None)
+            code = code if code.creates_case else None
+    if registered.checks:
+        with _failing_as_event(f"check of {event.type!r}"):
+            registered.event.check(code.code if code is not None else None, context)
+    case = event.subject if registered.cls.needs_case else None
+    if case is None and registered.cls.needs_case:
+        raise MalformedEvent(f"subject is missing: an event {event.type!r} is about a case, send its reference.")
+    if code is not None and (code.starts_timer or code.cancels_timer) and event.data.actor is None:
+        raise MalformedEvent(f"data.actor is missing: code {code.code!r} is about an actor's timer, send who it is.")
+    return Screened(position=position, event=event, registered=registered, code=code, case=case)
+
+
+def resolve(event: Event, registered: Registered, registry: EventRegistry, case: CaseState | None) -> Code:
+    """The code of an event that gives none, against the case as folded so far (RULES.md §1.3, §1.5)."""
+    with _failing_as_event(f"get_log_code of {event.type!r}"):
+        name = registered.event.get_log_code(case, **(event.data.params or {}))
+    code = registry.get_code(event.type, name)
+    if registered.checks:
+        with _failing_as_event(f"check of {event.type!r}"):
+            registered.event.check(code.code, event.data.context or {})
+    return code
+
+
+@contextmanager
+def _failing_as_event(what: str) -> Iterator[None]:
+    """What an app's own rule raises unexpectedly is that event's fault, not the world's."""
+    try:
+        yield
+    except EventError:
+        raise
+    except Exception as error:
+        raise EventFailed(failure(what, error)) from error
+
+
+def failure(what: str, error: BaseException) -> str:
+    """The message of a `failed` dead letter: what failed, how, and where in the code."""
+    trace = "".join(traceback.format_tb(error.__traceback__)).rstrip()
+    return f"{what} raised {type(error).__name__}: {error}. Mend the rule and requeue the dead letter.\n{trace}"

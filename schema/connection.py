@@ -1,0 +1,37 @@
+"""The one way in which caselog connects to PostgreSQL."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sqlalchemy import Engine, create_engine, event
+from sqlalchemy.engine import make_url
+
+CONNECT_TIMEOUT_S: Final = 5
+APPLICATION_NAME: Final = "caselog"
+
+
+def make_engine(database_url: str, *, application: str = APPLICATION_NAME, connections: int = 2) -> Engine:
+    """An engine for a `postgresql://` URL; nothing is connected yet.
+
+    Dead connections of the pool (after a restart of the server) are found and replaced before use.
+    """
+    url = make_url(database_url).set(drivername="postgresql+psycopg")
+    engine = create_engine(
+        url,
+        pool_size=connections,
+        max_overflow=0,
+        pool_pre_ping=True,
+        connect_args={"connect_timeout": CONNECT_TIMEOUT_S, "application_name": application},
+    )
+
+    @event.listens_for(engine, "connect")
+    def _settle(connection, _record) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001 - the driver's own
+        # psycopg prepares a statement after five executions, and PostgreSQL may then keep a plan that it made while
+        # the tables were empty: look-ups by array would stay sequential scans while the log grows.
+        connection.autocommit = True
+        connection.execute("set plan_cache_mode = force_custom_plan")
+        connection.execute("set timezone = 'UTC'")
+        connection.autocommit = False
+
+    return engine

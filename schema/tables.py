@@ -1,0 +1,205 @@
+"""The tables: the log, what is folded from it, and what could not be recorded."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Date,
+    DateTime,
+    Identity,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Sequence,
+    SmallInteger,
+    Table,
+    Text,
+    UniqueConstraint,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+
+metadata: Final = MetaData(
+    naming_convention={
+        "pk": "%(table_name)s_pkey",
+        "uq": "%(table_name)s_%(column_0_N_name)s_key",
+        "ix": "%(table_name)s_%(column_0_N_name)s_idx",
+    }
+)
+
+# Order is by code points, as Python compares strings (RULES.md "Order"), whatever the database's locale.
+Ordered: Final = Text(collation="C")
+Moment: Final = DateTime(timezone=True)
+# Half of the rows of a page are updated before they settle: room on the page keeps the updates off the indexes.
+FILLFACTOR: Final = 70
+
+
+def _now(name: str, comment: str) -> Column[Any]:
+    return Column(name, Moment, nullable=False, server_default=func.now(), comment=comment)
+
+
+log_id: Final = Sequence("log_id_seq", metadata=metadata)
+
+log: Final = Table(
+    "log",
+    metadata,
+    Column("id", BigInteger, primary_key=True, autoincrement=False, comment="Given by log_id_seq before the fold"),
+    Column("source", Ordered, nullable=False, comment="CloudEvents source: the upstream app"),
+    Column("event_id", Ordered, nullable=False, comment="CloudEvents id, unique within the source"),
+    Column("key", Text, nullable=False, comment="Event key in the registry (CloudEvents type)"),
+    Column("code", Text, nullable=False, comment="Code under that key, resolved once when recorded"),
+    Column("type", Text, nullable=False, comment="outcome, system or event; copied from the code's definition"),
+    Column("level", SmallInteger, nullable=False, comment="HIGH 29, MODERATE 21, MINOR 11; copied likewise"),
+    Column("case_reference", Ordered, comment="The case; null for events about no case"),
+    Column("actor", Ordered, comment="Who did it"),
+    Column("role", Text, comment="The actor's role at that moment"),
+    Column("actor_provider", Text, comment="The provider that the actor works for"),
+    Column("notes", Text, nullable=False, server_default="", comment="Personal data: never in messages or logs"),
+    Column("context", JSONB, nullable=False, server_default=text("'{}'"), comment="What rules and reports read"),
+    Column("patch", JSONB, comment="Forwards and backwards JSON Patch (RFC 6902), as sent"),
+    Column("extensions", JSONB, comment="CloudEvents attributes that have no column, such as traceparent"),
+    Column("occurred_at", Moment, nullable=False, comment="The event's time"),
+    _now("recorded_at", "The database's clock when the event was recorded"),
+    Column("timer_id", BigInteger, comment="Derived: the actor's timer that ran"),
+    Column("suppressed", Boolean, nullable=False, server_default=text("false"), comment="Derived: kept without effect"),
+    Column("category", Text, comment="Derived: the case's category as folded at this log"),
+    Column("provider", Text, comment="Derived: the case's provider as folded at this log"),
+    Column("organisation", Text, comment="Derived: the case's organisation as folded at this log"),
+    Column("case_source", Text, comment="Derived: the case's source as folded at this log"),
+    UniqueConstraint("source", "event_id"),
+    Index(None, "case_reference", "occurred_at"),
+    comment="What happened: one row an event, never deleted; only derived columns are ever rewritten",
+)
+
+case: Final = Table(
+    "case",
+    metadata,
+    Column("reference", Ordered, primary_key=True, comment="As upstream apps name the case"),
+    Column("category", Text, comment="Category of law"),
+    Column("source", Text, comment="PHONE, VOICEMAIL, SMS or WEB"),
+    Column("organisation", Text, comment="Organisation that sent the client"),
+    Column("outcome_code", Text, comment="Code of the latest unsuppressed outcome at level HIGH"),
+    Column("outcome_code_id", BigInteger, comment="The log that set it"),
+    Column("level", SmallInteger, comment="Level of that log"),
+    Column("requires_action_by", Text, comment="Who has the next move; null: nobody"),
+    Column("requires_action_at", Moment, comment="When the client is to be called back"),
+    Column("callback_attempt", Integer, nullable=False, comment="Callbacks arranged since the last reset"),
+    Column("provider", Text, comment="Specialist provider that has the case"),
+    Column("provider_assigned_at", Moment, comment="When the provider got it"),
+    Column("provider_viewed", Moment, comment="First viewed by the provider since the assignment"),
+    Column("provider_accepted", Moment, comment="Accepted by the provider since the assignment"),
+    Column("provider_closed", Moment, comment="Closed or rejected by the provider"),
+    Column(
+        "billable_time", Integer, nullable=False, comment="Seconds of its ended, not cancelled timers, each rounded up"
+    ),
+    Column("complaint_flag", Boolean, nullable=False, comment="A complaint is open, or the flag was set by hand"),
+    Column("eligibility_state", Text, comment="State of the means test"),
+    Column("scope_state", Text, comment="State of the diagnosis"),
+    Column("from_case", Text, comment="The case that this one was split from"),
+    Column("search_field", Text, nullable=False, comment="Reference without dashes and CASELOG_SEARCH_CONTEXT values"),
+    Column("state", Text, nullable=False, comment="new, opened, accepted, rejected or completed"),
+    Column("created_at", Moment, nullable=False, comment="Time of the event that created it"),
+    _now("modified_at", "The database's clock when this row was last written"),
+    Column("last_log_time", Moment, comment="Order key of the last log folded, its creation aside: time"),
+    Column("last_log_source", Ordered, comment="Likewise: source"),
+    Column("last_log_event_id", Ordered, comment="Likewise: id"),
+    Column("last_outcome", Text, comment="Fold's memory: fingerprint of the latest outcome at level HIGH"),
+    Column("viewed_timers", ARRAY(BigInteger), nullable=False, comment="Fold's memory: timers that viewed the case"),
+    Column(
+        "call_started", Boolean, nullable=False, comment="Fold's memory: a call was started since the last callback"
+    ),
+    Column("open_complaints", ARRAY(Text), nullable=False, comment="Fold's memory: names of its open complaints"),
+    comment="Each case as folded from its log",
+    postgresql_with={"fillfactor": FILLFACTOR},
+)
+
+timer: Final = Table(
+    "timer",
+    metadata,
+    Column("id", BigInteger, primary_key=True, autoincrement=False, comment="The log that started it"),
+    Column("actor", Ordered, nullable=False, comment="Whose time it is"),
+    Column("started_at", Moment, nullable=False, comment="Time of the event that started it"),
+    Column("stopped_at", Moment, comment="Time of the event that ended it; null while it runs"),
+    Column("cancelled", Boolean, nullable=False, comment="Ended without being billed"),
+    Column("case_reference", Ordered, comment="Case of its last log; the case that is billed once it has ended"),
+    Index("timer_running_idx", "actor", unique=True, postgresql_where=text("stopped_at is null")),
+    Index(None, "case_reference"),
+    comment="Stretches of operators' billable time, as folded from the log",
+    postgresql_with={"fillfactor": FILLFACTOR},
+)
+
+dead_letter: Final = Table(
+    "dead_letter",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    Column("reason", Text, nullable=False, comment="One of the reasons of DESIGN.md, such as unknown_code"),
+    Column("message", Text, nullable=False, comment="What is wrong and how to mend it; no case data"),
+    Column("source", Text, comment="CloudEvents source, where it could be read"),
+    Column("event_id", Text, comment="CloudEvents id, where it could be read"),
+    Column("key", Text, comment="Event key, where it could be read"),
+    Column("case_reference", Text, comment="Case, where it could be read"),
+    _now("received_at", "The database's clock when it was set aside, or first parked"),
+    Column("attempts", Integer, nullable=False, comment="How often recording it was tried"),
+    Column("raw", LargeBinary, nullable=False, comment="The event's bytes as the sender wrote them"),
+    Column("fingerprint", LargeBinary, nullable=False, unique=True, comment="SHA-256 of raw: a redelivery adds no row"),
+    Index(None, "received_at"),
+    comment="Events that could not be recorded",
+)
+
+parked: Final = Table(
+    "parked",
+    metadata,
+    Column("source", Ordered, primary_key=True, comment="CloudEvents source"),
+    Column("event_id", Ordered, primary_key=True, comment="CloudEvents id"),
+    Column("key", Text, nullable=False, comment="Event key"),
+    Column("case_reference", Ordered, nullable=False, comment="The case that is not there yet"),
+    Column("raw", LargeBinary, nullable=False, comment="The event's bytes as the sender wrote them"),
+    Column("attempts", Integer, nullable=False, comment="How often recording it was tried"),
+    _now("parked_at", "The database's clock when it was first parked"),
+    Column("due_at", Moment, nullable=False, comment="When it is tried again; moved to now once its case is created"),
+    Index(None, "case_reference"),
+    Index(None, "due_at"),
+    comment="Events that wait for their case to be created",
+)
+
+report_outbox: Final = Table(
+    "report_outbox",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    Column("report", Text, nullable=False, comment="Name of the report that the delta belongs to"),
+    Column("dimensions", JSONB, nullable=False, comment="Which row of the report"),
+    Column("measures", JSONB, nullable=False, comment="What to add to it; signed"),
+    _now("created_at", "The database's clock, for the lag"),
+    comment="Report deltas that the recorder wrote and the aggregator has not added up yet",
+)
+
+report_outcomes: Final = Table(
+    "report_outcomes",
+    metadata,
+    Column("day", Date, nullable=False, comment="Local day of the outcome"),
+    Column("key", Text, nullable=False, comment="Event key"),
+    Column("code", Text, nullable=False, comment="Outcome code"),
+    Column("category", Text, comment="The case's category as folded at the log"),
+    Column("provider", Text, comment="The case's provider as folded at the log"),
+    Column("organisation", Text, comment="The case's organisation as folded at the log"),
+    Column("source", Text, comment="The case's source as folded at the log"),
+    Column("outcomes", BigInteger, nullable=False, comment="Unsuppressed outcome logs"),
+    UniqueConstraint(
+        "day",
+        "key",
+        "code",
+        "category",
+        "provider",
+        "organisation",
+        "source",
+        name="report_outcomes_row_key",
+        postgresql_nulls_not_distinct=True,
+    ),
+    comment="Report `outcomes` (RULES.md §7), fed by the aggregator",
+)
