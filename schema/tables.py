@@ -23,7 +23,7 @@ from sqlalchemy import (
     func,
     text,
 )
-from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+from sqlalchemy.dialects.postgresql import JSONB
 
 metadata: Final = MetaData(
     naming_convention={
@@ -109,12 +109,7 @@ case: Final = Table(
     Column("last_log_time", Moment, comment="Order key of the last log folded, its creation aside: time"),
     Column("last_log_source", Ordered, comment="Likewise: source"),
     Column("last_log_event_id", Ordered, comment="Likewise: id"),
-    Column("last_outcome", Text, comment="Fold's memory: fingerprint of the latest outcome at level HIGH"),
-    Column("viewed_timers", ARRAY(BigInteger), nullable=False, comment="Fold's memory: timers that viewed the case"),
-    Column(
-        "call_started", Boolean, nullable=False, comment="Fold's memory: a call was started since the last callback"
-    ),
-    Column("open_complaints", ARRAY(Text), nullable=False, comment="Fold's memory: names of its open complaints"),
+    Column("memory", JSONB, nullable=False, server_default=text("'{}'"), comment="What else the fold remembers of it"),
     comment="Each case as folded from its log",
     postgresql_with={"fillfactor": FILLFACTOR},
 )

@@ -1,0 +1,111 @@
+"""Events that wait for their case: parked, tried again with growing delay, given up in the end (RULES.md §1.4)."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from datetime import datetime
+from typing import Final
+
+import msgspec
+from sqlalchemy import Connection, text
+
+from schema import rows, tables
+
+FIRST_DELAY_S: Final = 1
+LONGEST_DELAY_S: Final = 3600
+
+
+class Parked(msgspec.Struct, frozen=True, kw_only=True):
+    """An event whose case is not there yet. `raw` is its bytes as sent."""
+
+    source: str
+    event_id: str
+    key: str
+    case_reference: str
+    raw: bytes
+    attempts: int = 0
+    parked_at: datetime | None = None
+
+
+_COLUMNS: Final = ("source", "event_id", "key", "case_reference", "raw")
+
+
+def park(db: Connection, events: Sequence[Parked]) -> None:
+    """Park events, or put off again those that are parked: the delay doubles with each attempt, up to an hour."""
+    values = [(e.source, e.event_id, e.key, e.case_reference, e.raw) for e in sorted(events, key=_identity)]
+    db.execute(_PARK, {**rows.transposed(_COLUMNS, values), "first": FIRST_DELAY_S, "longest": LONGEST_DELAY_S})
+
+
+_PARK: Final = text(
+    f"""
+    insert into parked ({rows.names(_COLUMNS)}, attempts, due_at)
+    select {rows.selected(tables.parked, _COLUMNS)}, 1, now() + make_interval(secs => :first)
+    from {rows.unnest(tables.parked, _COLUMNS)}
+    on conflict (source, event_id) do update set
+        attempts = parked.attempts + 1,
+        due_at = now() + make_interval(secs => least(:longest, :first * power(2, least(parked.attempts, 30))))
+    """  # noqa: S608 - column names of our own tables
+)
+
+
+def hasten(db: Connection, references: Collection[str]) -> int:
+    """The events parked for these cases are due now, since the cases are there. Returns how many."""
+    return db.execute(
+        text("update parked set due_at = now() where case_reference = any(:references)"),
+        {"references": list(references)},
+    ).rowcount
+
+
+def take_due(db: Connection, limit: int) -> list[Parked]:
+    """Parked events that are due, longest due first, locked until the transaction ends; those locked elsewhere are skipped.
+
+    An event that was being parked while its case was created missed `hasten`; its first delay is a second.
+    """
+    found = db.execute(
+        text(
+            """
+            select source, event_id, key, case_reference, raw, attempts, parked_at from parked
+            where due_at <= now() order by due_at limit :limit for update skip locked
+            """
+        ),
+        {"limit": limit},
+    )
+    return [Parked(**row) for row in found.mappings()]
+
+
+def unpark(db: Connection, events: Collection[tuple[str, str]]) -> None:
+    """Forget parked events by (source, event_id): they are recorded or dead letters now."""
+    db.execute(
+        text(
+            """
+            delete from parked using unnest(cast(:sources as text[]), cast(:ids as text[])) as done(source, event_id)
+            where parked.source = done.source and parked.event_id = done.event_id
+            """
+        ),
+        {"sources": [source for source, _ in events], "ids": [event_id for _, event_id in events]},
+    )
+
+
+class ParkedCount(msgspec.Struct, frozen=True):
+    """`waiting` for a case that does not exist; `ready`: the case is there, they are tried again within a second."""
+
+    waiting: int
+    ready: int
+    oldest_age_s: float | None
+
+
+def count_parked(db: Connection) -> ParkedCount:
+    row = db.execute(
+        text(
+            """
+            select count(*) filter (where "case".reference is null), count("case".reference),
+                   extract(epoch from now() - min(parked_at))::float8
+            from parked left join "case" on "case".reference = parked.case_reference
+            """
+        )
+    ).one()
+    return ParkedCount(*row)
+
+
+def _identity(event: Parked) -> tuple[str, str]:
+    return (event.source, event.event_id)

@@ -1,0 +1,214 @@
+"""What the recorder reads and writes: one function a statement, each for a whole batch.
+
+All of it happens in one transaction. Locks are taken in one order (actors, then existing cases, each sorted; then the
+rows that are inserted, sorted), so recorders wait for each other and do not deadlock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from datetime import datetime
+from operator import attrgetter
+from typing import Any, Final
+
+import msgspec
+from sqlalchemy import Connection, text
+
+from events.state import CaseState, Log, TimerState
+from schema import rows, tables
+
+_LOG: Final = (
+    "id", "source", "event_id", "key", "code", "type", "level", "case_reference", "actor", "role", "actor_provider",
+    "notes", "context", "patch", "extensions", "occurred_at", "timer_id", "suppressed", "category", "provider",
+    "organisation", "case_source",
+)  # fmt: skip
+# The case's own columns, in the order of CaseState; then what the fold remembers.
+_CASE_PLAIN: Final = tuple(c.name for c in tables.case.columns if c.name in CaseState.__struct_fields__)
+_CASE: Final = (*_CASE_PLAIN, "state", "last_log_time", "last_log_source", "last_log_event_id", "memory")
+_case_plain: Final = attrgetter(*_CASE_PLAIN)
+_TIMER: Final = tuple(column.name for column in tables.timer.columns)
+
+
+class _Memory(msgspec.Struct, omit_defaults=True):
+    """The fold's memory of a case, as the column `memory` holds it."""
+
+    last_outcome: str | None = None
+    viewed_timers: tuple[int, ...] = ()
+    call_started: bool = False
+    open_complaints: tuple[str, ...] = ()
+
+
+_MEMORY: Final = _Memory.__struct_fields__
+_memory: Final = attrgetter(*_MEMORY)
+
+
+def clock(db: Connection) -> datetime:
+    """The database's clock, at the start of the transaction."""
+    now: datetime = db.execute(text("select now()")).scalar_one()
+    return now
+
+
+def next_log_ids(db: Connection, count: int) -> list[int]:
+    """Fresh log ids, ascending. Ids of a transaction that is rolled back are lost, not reused."""
+    return list(
+        db.execute(text("select nextval('log_id_seq') from generate_series(1, :count)"), {"count": count}).scalars()
+    )
+
+
+def lock_actors(db: Connection, actors: Collection[str]) -> None:
+    """Nobody else folds these actors' timers until the transaction ends. Blocks."""
+    db.execute(
+        text(
+            """
+            select pg_advisory_xact_lock(hash) from (
+                select distinct hashtextextended(actor, 0) as hash
+                from unnest(cast(:actors as text[])) as actor order by hash
+            ) as locks
+            """
+        ),
+        {"actors": list(actors)},
+    )
+
+
+def lock_cases(db: Connection, references: Collection[str]) -> dict[str, CaseState]:
+    """The cases that exist, as folded so far; nobody else changes them until the transaction ends. Blocks."""
+    found = db.execute(_LOCK_CASES, {"references": list(references)})
+    return {row[0]: _case(row) for row in found}
+
+
+_LOCK_CASES: Final = text(
+    f"""
+    select {rows.names(_CASE)} from "case"
+    where reference = any(:references) order by reference for update
+    """  # noqa: S608 - column names of our own tables
+)
+
+
+def _case(row: Sequence[Any]) -> CaseState:
+    *plain, _state, time, source, event_id, memory = row
+    case = CaseState(**dict(zip(_CASE_PLAIN, plain, strict=True)))
+    case.last_log = None if time is None else (time, source, event_id)
+    for name, value in memory.items():
+        setattr(case, name, tuple(value) if isinstance(value, list) else value)
+    return case
+
+
+def running_timers(db: Connection, actors: Collection[str]) -> dict[str, TimerState]:
+    """The running timer of each actor who has one. The actors are locked before."""
+    found = db.execute(
+        text(
+            "select id, actor, started_at, case_reference from timer where actor = any(:actors) and stopped_at is null"
+        ),
+        {"actors": list(actors)},
+    )
+    return {
+        row.actor: TimerState(id=row.id, actor=row.actor, started_at=row.started_at, case=row.case_reference)
+        for row in found
+    }
+
+
+def insert_logs(db: Connection, logs: Sequence[Log]) -> set[tuple[str, str]]:
+    """Append to the log. Returns the (source, event_id) of those that stand in it already; they are left out."""
+    ordered = sorted(logs, key=attrgetter("order_key"))
+    inserted = set(db.execute(_INSERT_LOGS, rows.transposed(_LOG, map(_log_values, ordered))).scalars())
+    if len(inserted) == len(ordered):
+        return set()
+    return {(log.source, log.event_id) for log in ordered if log.id not in inserted}
+
+
+_INSERT_LOGS: Final = text(
+    f"""
+    insert into log ({rows.names(_LOG)}) select {rows.selected(tables.log, _LOG)}
+    from {rows.unnest(tables.log, _LOG)}
+    on conflict (source, event_id) do nothing returning id
+    """  # noqa: S608 - column names of our own tables
+)
+
+
+def _log_values(log: Log) -> tuple[Any, ...]:
+    return (
+        log.id, log.source, log.event_id, log.key, log.code, log.type, log.level, log.case, log.actor, log.role,
+        log.actor_provider, log.notes, _json(log.context) if log.context else "{}",
+        None if log.patch is None else _json(log.patch), None if log.extensions is None else _json(log.extensions),
+        log.occurred_at, log.timer_id, log.suppressed, log.category, log.provider, log.organisation, log.case_source,
+    )  # fmt: skip
+
+
+def recorded_events(db: Connection, events: Collection[tuple[str, str]]) -> set[tuple[str, str]]:
+    """Those of the (source, event_id) that the log holds already."""
+    found = db.execute(
+        text(
+            """
+            select log.source, log.event_id
+            from unnest(cast(:sources as text[]), cast(:ids as text[])) as event(source, event_id)
+            join log on log.source = event.source and log.event_id = event.event_id
+            """
+        ),
+        {"sources": [source for source, _ in events], "ids": [event_id for _, event_id in events]},
+    )
+    return {(row.source, row.event_id) for row in found}
+
+
+def insert_cases(db: Connection, cases: Iterable[CaseState]) -> bool:
+    """Write new cases. False where another recorder created one of them meanwhile: roll back and load again."""
+    values = [_case_row(case) for case in sorted(cases, key=attrgetter("reference"))]
+    inserted = db.execute(_INSERT_CASES, rows.transposed(_CASE, values)).all()
+    return len(inserted) == len(values)
+
+
+_INSERT_CASES: Final = text(
+    f"""
+    insert into "case" ({rows.names(_CASE)}) select {rows.selected(tables.case, _CASE)}
+    from {rows.unnest(tables.case, _CASE)}
+    on conflict (reference) do nothing returning reference
+    """  # noqa: S608 - column names of our own tables
+)
+
+
+def update_cases(db: Connection, cases: Iterable[CaseState]) -> None:
+    """Write changed cases over those that `lock_cases` gave."""
+    db.execute(_UPDATE_CASES, rows.transposed(_CASE, map(_case_row, cases)))
+
+
+_UPDATE_CASES: Final = text(
+    f"""
+    update "case" set {rows.assignments(tables.case, _CASE[1:])}, modified_at = now()
+    from {rows.unnest(tables.case, _CASE)} where "case".reference = new.reference
+    """  # noqa: S608 - column names of our own tables
+)
+
+
+def _case_row(case: CaseState) -> tuple[Any, ...]:
+    memory = _json(_Memory(*_memory(case)))
+    return (*_case_plain(case), case.state, *(case.last_log or (None, None, None)), memory)
+
+
+def insert_timers(db: Connection, timers: Iterable[TimerState]) -> None:
+    """Write timers that were started; their actors are locked."""
+    db.execute(_INSERT_TIMERS, rows.transposed(_TIMER, map(_timer_row, timers)))
+
+
+_INSERT_TIMERS: Final = text(
+    f"insert into timer ({rows.names(_TIMER)}) select * from {rows.unnest(tables.timer, _TIMER)}"  # noqa: S608 - ours
+)
+
+
+def update_timers(db: Connection, timers: Iterable[TimerState]) -> None:
+    """Write changed timers over those that `running_timers` gave."""
+    db.execute(_UPDATE_TIMERS, rows.transposed(_TIMER, map(_timer_row, timers)))
+
+
+_UPDATE_TIMERS: Final = text(
+    f"""
+    update timer set {rows.assignments(tables.timer, _TIMER[1:])}
+    from {rows.unnest(tables.timer, _TIMER)} where timer.id = new.id
+    """  # noqa: S608 - column names of our own tables
+)
+
+
+def _timer_row(timer: TimerState) -> tuple[Any, ...]:
+    return (timer.id, timer.actor, timer.started_at, timer.stopped_at, timer.cancelled, timer.case)
+
+
+def _json(value: Any) -> str:
+    return msgspec.json.encode(value).decode()
