@@ -57,7 +57,7 @@ def hasten(db: Connection, references: Collection[str]) -> int:
 
 
 def take_due(db: Connection, limit: int) -> list[Parked]:
-    """Parked events that are due, longest due first, locked until the transaction ends; those locked elsewhere are skipped.
+    """Parked events that are due, longest due first; locked until the transaction ends, those locked elsewhere skipped.
 
     An event that was being parked while its case was created missed `hasten`; its first delay is a second.
     """

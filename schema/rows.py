@@ -45,7 +45,7 @@ def _travels_as(table: Table, name: str) -> str:
     kind = table.c[name].type
     if isinstance(kind, JSONB):
         return "text"
-    return kind.dialect_impl(_DIALECT).compile(_DIALECT).split(" COLLATE ")[0]
+    return kind.compile(_DIALECT).split(" COLLATE ")[0]
 
 
 def _value(table: Table, name: str) -> str:

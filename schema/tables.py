@@ -96,7 +96,10 @@ case: Final = Table(
     Column("provider_accepted", Moment, comment="Accepted by the provider since the assignment"),
     Column("provider_closed", Moment, comment="Closed or rejected by the provider"),
     Column(
-        "billable_time", Integer, nullable=False, comment="Seconds of its ended, not cancelled timers, each rounded up"
+        "billable_time",
+        BigInteger,
+        nullable=False,
+        comment="Seconds of its ended, not cancelled timers, each rounded up",
     ),
     Column("complaint_flag", Boolean, nullable=False, comment="A complaint is open, or the flag was set by hand"),
     Column("eligibility_state", Text, comment="State of the means test"),

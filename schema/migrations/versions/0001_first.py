@@ -54,7 +54,7 @@ def upgrade() -> None:
         ),
         sa.Column(
             "billable_time",
-            sa.Integer(),
+            sa.BigInteger(),
             nullable=False,
             comment="Seconds of its ended, not cancelled timers, each rounded up",
         ),
