@@ -1,0 +1,1 @@
+"""What specialist providers do with the cases that are assigned to them."""

@@ -1,0 +1,1 @@
+"""A complaint's whole life, from its creation to its closing."""

@@ -1,0 +1,1 @@
+"""The diagnosis of whether a case is in scope of legal aid."""

@@ -1,0 +1,1 @@
+"""Alternative help: the client is sent to somebody outside the service."""

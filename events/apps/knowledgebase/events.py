@@ -1,0 +1,37 @@
+"""The client is sent to help outside the service, face to face or from the knowledge base."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from events.codes import LogLevel, LogType, RequiresActionBy, Role
+from events.registry import BaseEvent, event_registry
+from events.state import CaseState, Log
+
+_SENT_ELSEWHERE: Final[dict[str, Any]] = {
+    "type": LogType.OUTCOME,
+    "level": LogLevel.HIGH,
+    "selectable_by": [Role.OPERATOR, Role.SPECIALIST],
+    "stops_timer": True,
+    "set_requires_action_by": RequiresActionBy.none_if_owned_by_operator_or_manager,
+}
+
+
+class AlternativeHelp(BaseEvent):
+    key = "alternative_help"
+    codes = {
+        "IRKB": {**_SENT_ELSEWHERE, "description": "Assigned to alternative help from Knowledgebase"},
+        "COSPF": {**_SENT_ELSEWHERE, "description": "Assigned to F2F provider"},
+        "SPFN": {**_SENT_ELSEWHERE, "description": "Assigned to F2F provider (Housing and Family)"},
+        "SPFM": {**_SENT_ELSEWHERE, "description": "Assigned to F2F provider (Debt, Education and Discrimination)"},
+        "EDFF": {
+            **_SENT_ELSEWHERE,
+            "description": "Assigned to F2F provider (Education specialist providers not available)",
+        },
+    }
+
+    def apply(self, case: CaseState, log: Log) -> None:
+        case.reset_callback()
+
+
+event_registry.register(AlternativeHelp)

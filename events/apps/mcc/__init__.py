@@ -1,0 +1,1 @@
+"""The category of law of a case is changed."""

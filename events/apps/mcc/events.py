@@ -1,0 +1,32 @@
+"""The category of law of a case is changed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from events import context as read
+from events.codes import LogLevel, LogType
+from events.registry import BaseEvent, event_registry
+from events.state import CaseState, Log
+
+
+class ChangeCategory(BaseEvent):
+    key = "change_category"
+    codes = {
+        "CATEGORY_CHANGED": {
+            "type": LogType.SYSTEM,
+            "level": LogLevel.HIGH,
+            "selectable_by": [],
+            "description": "Category of law changed",
+            "stops_timer": False,
+        },
+    }
+
+    def check(self, code: str | None, context: dict[str, Any]) -> None:
+        read.text(context, "new_category")
+
+    def apply(self, case: CaseState, log: Log) -> None:
+        case.category = read.text(log.context, "new_category") or case.category
+
+
+event_registry.register(ChangeCategory)
