@@ -25,27 +25,41 @@ class Parked(msgspec.Struct, frozen=True, kw_only=True):
     raw: bytes
     attempts: int = 0
     parked_at: datetime | None = None
+    age_s: float = 0
 
 
 _COLUMNS: Final = ("source", "event_id", "key", "case_reference", "raw")
 
 
 def park(db: Connection, events: Sequence[Parked]) -> None:
-    """Park events, or put off again those that are parked: the delay doubles with each attempt, up to an hour."""
-    values = [(e.source, e.event_id, e.key, e.case_reference, e.raw) for e in sorted(events, key=_identity)]
-    db.execute(_PARK, {**rows.transposed(_COLUMNS, values), "first": FIRST_DELAY_S, "longest": LONGEST_DELAY_S})
+    """Park events for the first time; one that is parked already stays as it is."""
+    values = sorted((e.source, e.event_id, e.key, e.case_reference, e.raw) for e in events)
+    db.execute(_PARK, {**rows.transposed(_COLUMNS, values), "delay": FIRST_DELAY_S})
 
 
 _PARK: Final = text(
     f"""
     insert into parked ({rows.names(_COLUMNS)}, attempts, due_at)
-    select {rows.selected(tables.parked, _COLUMNS)}, 1, now() + make_interval(secs => :first)
+    select {rows.selected(tables.parked, _COLUMNS)}, 1, now() + make_interval(secs => :delay)
     from {rows.unnest(tables.parked, _COLUMNS)}
-    on conflict (source, event_id) do update set
-        attempts = parked.attempts + 1,
-        due_at = now() + make_interval(secs => least(:longest, :first * power(2, least(parked.attempts, 30))))
+    on conflict (source, event_id) do nothing
     """  # noqa: S608 - column names of our own tables
 )
+
+
+def put_off(db: Connection, events: Collection[tuple[str, str]]) -> None:
+    """Try parked events, by (source, event_id), again later: the delay doubles with each attempt, up to an hour."""
+    db.execute(
+        text(
+            """
+            update parked set attempts = attempts + 1,
+                   due_at = now() + make_interval(secs => least(:longest, :first * power(2, least(attempts, 30))))
+            from unnest(cast(:sources as text[]), cast(:ids as text[])) as again(source, event_id)
+            where parked.source = again.source and parked.event_id = again.event_id
+            """
+        ),
+        {**_identities(events), "first": FIRST_DELAY_S, "longest": LONGEST_DELAY_S},
+    )
 
 
 def hasten(db: Connection, references: Collection[str]) -> int:
@@ -56,16 +70,17 @@ def hasten(db: Connection, references: Collection[str]) -> int:
     ).rowcount
 
 
-def take_due(db: Connection, limit: int) -> list[Parked]:
-    """Parked events that are due, longest due first; locked until the transaction ends, those locked elsewhere skipped.
+def due(db: Connection, limit: int) -> list[Parked]:
+    """Parked events that are due, longest due first. Not locked: recording one twice is harmless.
 
     An event that was being parked while its case was created missed `hasten`; its first delay is a second.
     """
     found = db.execute(
         text(
             """
-            select source, event_id, key, case_reference, raw, attempts, parked_at from parked
-            where due_at <= now() order by due_at limit :limit for update skip locked
+            select source, event_id, key, case_reference, raw, attempts, parked_at,
+                   extract(epoch from now() - parked_at)::float8 as age_s
+            from parked where due_at <= now() order by due_at limit :limit
             """
         ),
         {"limit": limit},
@@ -82,7 +97,7 @@ def unpark(db: Connection, events: Collection[tuple[str, str]]) -> None:
             where parked.source = done.source and parked.event_id = done.event_id
             """
         ),
-        {"sources": [source for source, _ in events], "ids": [event_id for _, event_id in events]},
+        _identities(events),
     )
 
 
@@ -107,5 +122,5 @@ def count_parked(db: Connection) -> ParkedCount:
     return ParkedCount(*row)
 
 
-def _identity(event: Parked) -> tuple[str, str]:
-    return (event.source, event.event_id)
+def _identities(events: Collection[tuple[str, str]]) -> dict[str, list[str]]:
+    return {"sources": [source for source, _ in events], "ids": [event_id for _, event_id in events]}

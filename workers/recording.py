@@ -1,0 +1,312 @@
+"""Recording a batch: decode, lock and load, resolve, fold, store, commit.
+
+The recorder and the task that tries parked events again share this road. Everything that a batch does is one
+transaction; calling `record` again with the same messages changes nothing (DESIGN.md, decisions 3 and 6).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Final
+
+import msgspec
+import psycopg
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import DBAPIError
+
+from events.errors import CaselogError, EventError, EventFailed, UnknownCase
+from events.fold import Plan, World, fold
+from events.message import Event, Malformed, Message, decode
+from events.registry import EventRegistry
+from events.resolve import Rules, Screened, failure, screen
+from schema import deadletters, parking, reports, store
+from schema.deadletters import DeadLetter
+from schema.parking import Parked
+
+ATTEMPTS: Final = 10
+PARKED_EVENTS: Final = 500
+# Deadlock and serialization failure: the same transaction succeeds when it is tried again.
+_AGAIN: Final = ("40001", "40P01")
+# Data exception, integrity violation, program limit exceeded: some row of the batch is to blame, not the world.
+_REFUSED_ROW: Final = ("22", "23", "54")
+
+
+class DatabaseAway(CaselogError):
+    """PostgreSQL cannot be used just now; nothing of the batch is known to be written. Try the batch again."""
+
+
+class Contended(CaselogError):
+    """Another recorder created a case of this batch meanwhile: roll back and load again."""
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """One event on its way: what was decoded, and where its bytes are. `parked` where it waited for its case."""
+
+    item: Event | Malformed
+    message: Message
+    position: int
+    parked: Parked | None = None
+
+    @property
+    def raw(self) -> bytes:
+        return self.message.raw(self.position)
+
+
+class Recorded(msgspec.Struct):
+    """What became of a batch, in events; `dead` by reason. `deltas` were posted, `hastened` parked events are due."""
+
+    recorded: int = 0
+    suppressed: int = 0
+    duplicates: int = 0
+    parked: int = 0
+    dead: Counter[str] = msgspec.field(default_factory=Counter)
+    deltas: int = 0
+    hastened: int = 0
+
+    def add(self, other: Recorded) -> None:
+        for name in self.__struct_fields__:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
+
+class Recording:
+    """Records events in a database, under one registry and one set of rules."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        registry: EventRegistry,
+        rules: Rules,
+        *,
+        transaction_events: int = 1000,
+        give_up_parked_s: float = 86_400,
+    ) -> None:
+        self._engine = engine
+        self._registry = registry
+        self._rules = rules
+        self._transaction_events = transaction_events
+        self._give_up_parked_s = give_up_parked_s
+
+    def record(self, bodies: Sequence[bytes]) -> Recorded:
+        """Record the events of these messages. When it returns, each is in the log, parked or a dead letter.
+
+        Blocks while other recorders hold the same cases or actors. Raises `DatabaseAway`.
+        """
+        entries = [
+            Entry(item, message, position)
+            for message in map(decode, bodies)
+            for position, item in enumerate(message.events)
+        ]
+        return self._in_transactions(entries)
+
+    def retry_parked(self) -> Recorded:
+        """Try parked events that are due again; too old ones become dead letters `unknown_case`."""
+        with _translated(), self._engine.begin() as db:
+            due = parking.due(db, PARKED_EVENTS)
+        messages = [decode(parked.raw) for parked in due]
+        return self._in_transactions(
+            [Entry(m.events[0], m, 0, parked) for m, parked in zip(messages, due, strict=True)]
+        )
+
+    def _in_transactions(self, entries: list[Entry]) -> Recorded:
+        total = Recorded()
+        for start in range(0, len(entries), self._transaction_events):
+            total.add(self._bisecting(entries[start : start + self._transaction_events]))
+        return total
+
+    def _bisecting(self, entries: list[Entry]) -> Recorded:
+        """Record a batch; where a row of it is refused, halve it until the one event to blame is alone."""
+        try:
+            return self._with_retries(lambda db: self._batch(db, entries))
+        except (DatabaseAway, Contended):
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever an event brings about is that event's dead letter
+            if len(entries) > 1:
+                middle = len(entries) // 2
+                first = self._bisecting(entries[:middle])
+                first.add(self._bisecting(entries[middle:]))
+                return first
+            cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+            fault = EventFailed(failure("storing the event", cause))
+            return self._with_retries(lambda db: self._set_aside(db, [(entries[0], fault)]))
+
+    def _with_retries(self, work: Callable[[Connection], Recorded]) -> Recorded:
+        for _ in range(ATTEMPTS):
+            try:
+                with _translated(), self._engine.begin() as db:
+                    return work(db)
+            except Contended:
+                continue
+        raise DatabaseAway(
+            f"other recorders changed the same cases {ATTEMPTS} times in a row: the batch is tried again"
+        )
+
+    def _batch(self, db: Connection, entries: list[Entry]) -> Recorded:
+        latest = store.clock(db) + self._rules.future_tolerance
+        screened, refused, duplicates = self._screen(entries, latest)
+        world = _load(db, screened)
+        known: set[tuple[str, str]] = set()
+        while True:
+            fresh = [entry for entry in screened if (entry.event.source, entry.event.id) not in known]
+            plan = fold(fresh, world, self._registry, self._rules, iter(store.next_log_ids(db, len(fresh))))
+            savepoint = db.begin_nested()
+            present = store.insert_logs(db, plan.logs) if plan.logs else set()
+            if not present:
+                savepoint.commit()
+                break
+            # Folded together with events that the log has already, the plan is wrong: without them, once more.
+            savepoint.rollback()
+            known |= present
+        result = self._store(db, plan)
+        result.duplicates += duplicates + len(known)
+        result.add(self._set_aside(db, refused + [(entries[at], error) for at, error in plan.refused]))
+        result.add(self._park(db, [entries[at] for at in plan.parked]))
+        waiting = set(plan.parked)
+        self._unpark(db, [entry for at, entry in enumerate(entries) if at not in waiting])
+        return result
+
+    def _screen(
+        self, entries: list[Entry], latest: datetime
+    ) -> tuple[list[Screened], list[tuple[Entry, EventError]], int]:
+        """The events that may be folded, those refused for what they say themselves, and how many came twice."""
+        screened: list[Screened] = []
+        refused: list[tuple[Entry, EventError]] = []
+        seen: set[tuple[str, str]] = set()
+        for position, entry in enumerate(entries):
+            if isinstance(entry.item, Malformed):
+                refused.append((entry, entry.item.error))
+                continue
+            identity = (entry.item.source, entry.item.id)
+            if identity in seen:
+                continue
+            seen.add(identity)
+            try:
+                screened.append(screen(position, entry.item, self._registry, latest))
+            except EventError as error:
+                refused.append((entry, error))
+        malformed = sum(isinstance(entry.item, Malformed) for entry in entries)
+        return screened, refused, len(entries) - malformed - len(seen)
+
+    def _store(self, db: Connection, plan: Plan) -> Recorded:
+        created = [plan.cases[reference] for reference in plan.created]
+        changed = [case for reference, case in plan.cases.items() if reference not in plan.created]
+        started = [plan.timers[timer] for timer in plan.started]
+        ended = [timer for timer_id, timer in plan.timers.items() if timer_id not in plan.started]
+        deltas = reports.deltas(plan.logs, self._rules.zone)
+        hastened = 0
+        if created:
+            if not store.insert_cases(db, created):
+                raise Contended
+            hastened = parking.hasten(db, plan.created)
+        if changed:
+            store.update_cases(db, changed)
+        if ended:
+            store.update_timers(db, ended)
+        if started:
+            store.insert_timers(db, started)
+        if deltas:
+            reports.post(db, deltas)
+        suppressed = sum(log.suppressed for log in plan.logs)
+        return Recorded(recorded=len(plan.logs), suppressed=suppressed, deltas=len(deltas), hastened=hastened)
+
+    def _set_aside(self, db: Connection, refused: list[tuple[Entry, EventError]]) -> Recorded:
+        """Write dead letters; a redelivered event that the log has already is none, whatever is wrong with it now."""
+        if not refused:
+            return Recorded()
+        recorded = store.recorded_events(
+            db, [(e.item.source, e.item.id) for e, _ in refused if isinstance(e.item, Event)]
+        )
+        dead = [
+            _dead_letter(entry, error)
+            for entry, error in refused
+            if isinstance(entry.item, Malformed) or (entry.item.source, entry.item.id) not in recorded
+        ]
+        deadletters.set_aside(db, dead)
+        return Recorded(duplicates=len(refused) - len(dead), dead=Counter(letter.reason for letter in dead))
+
+    def _park(self, db: Connection, waiting: list[Entry]) -> Recorded:
+        """Park what waits for its case, put off what waited before, give up what waited too long."""
+        fresh = [entry for entry in waiting if entry.parked is None]
+        old = [entry for entry in waiting if entry.parked is not None and entry.parked.age_s > self._give_up_parked_s]
+        again = [
+            entry for entry in waiting if entry.parked is not None and entry.parked.age_s <= self._give_up_parked_s
+        ]
+        if fresh:
+            parking.park(db, [_parked(entry) for entry in fresh])
+        if again:
+            parking.put_off(db, [_identity(entry) for entry in again])
+        given_up = self._set_aside(db, [(entry, _unknown_case(entry)) for entry in old])
+        self._unpark(db, old)
+        given_up.parked = len(fresh) + len(again)
+        return given_up
+
+    @staticmethod
+    def _unpark(db: Connection, entries: list[Entry]) -> None:
+        done = [_identity(entry) for entry in entries if entry.parked is not None]
+        if done:
+            parking.unpark(db, done)
+
+
+def _load(db: Connection, screened: list[Screened]) -> World:
+    """Lock and load the actors and cases of a batch, in the one order in which everybody takes locks."""
+    actors = sorted({s.event.data.actor.id for s in screened if s.event.data.actor is not None})
+    references = sorted({s.case for s in screened if s.case is not None})
+    if actors:
+        store.lock_actors(db, actors)
+    return World(
+        cases=store.lock_cases(db, references) if references else {},
+        timers=store.running_timers(db, actors) if actors else {},
+    )
+
+
+def _identity(entry: Entry) -> tuple[str, str]:
+    assert isinstance(entry.item, Event)
+    return entry.item.source, entry.item.id
+
+
+def _parked(entry: Entry) -> Parked:
+    event = entry.item
+    assert isinstance(event, Event)
+    assert event.subject is not None
+    return Parked(source=event.source, event_id=event.id, key=event.type, case_reference=event.subject, raw=entry.raw)
+
+
+def _unknown_case(entry: Entry) -> EventError:
+    assert entry.parked is not None
+    return UnknownCase(
+        f"no case with this event's subject was created within {entry.parked.age_s:,.0f} seconds. Publish the event "
+        f"that creates it, or mend the subject; then run: caselog dead requeue --reason unknown_case"
+    )
+
+
+def _dead_letter(entry: Entry, error: EventError) -> DeadLetter:
+    item = entry.item
+    event_id, key = (item.event_id, item.key) if isinstance(item, Malformed) else (item.id, item.type)
+    return DeadLetter(
+        reason=error.reason,
+        message=str(error).replace("\x00", "\N{REPLACEMENT CHARACTER}"),
+        raw=entry.raw,
+        source=item.source,
+        event_id=event_id,
+        key=key,
+        case_reference=item.subject,
+        attempts=1 if entry.parked is None else entry.parked.attempts + 1,
+        received_at=None if entry.parked is None else entry.parked.parked_at,
+    )
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """Tell what the world did (try again) from what a row did (bisect)."""
+    try:
+        yield
+    except DBAPIError as error:
+        state = getattr(error.orig, "sqlstate", None) or ""
+        if state in _AGAIN:
+            raise Contended from error
+        blames_row = state.startswith(_REFUSED_ROW) or (not state and isinstance(error.orig, psycopg.DataError))
+        if blames_row and not error.connection_invalidated:
+            raise
+        raise DatabaseAway(f"PostgreSQL: {str(error.orig).strip() or type(error.orig).__name__}") from error
