@@ -89,15 +89,13 @@ class Recording:
         self._transaction_events = transaction_events
         self._give_up_parked_s = give_up_parked_s
 
-    def record(self, bodies: Sequence[bytes]) -> Recorded:
+    def record(self, messages: Sequence[Message]) -> Recorded:
         """Record the events of these messages. When it returns, each is in the log, parked or a dead letter.
 
         Blocks while other recorders hold the same cases or actors. Raises `DatabaseAway`.
         """
         entries = [
-            Entry(item, message, position)
-            for message in map(decode, bodies)
-            for position, item in enumerate(message.events)
+            Entry(item, message, position) for message in messages for position, item in enumerate(message.events)
         ]
         return self._in_transactions(entries)
 

@@ -1,0 +1,129 @@
+"""The jobs around the log, run by dramatiq: adding up the reports, trying parked events again, upkeep.
+
+A dramatiq message is only a nudge: the outbox and the parked rows are the truth. Both tasks are also scheduled every
+second, so a lost nudge costs at most a second, and a nudge too many finds nothing to do.
+"""
+
+from __future__ import annotations
+
+import signal
+from typing import Final
+
+import dramatiq
+import pendulum
+import redis
+from dramatiq.brokers.redis import RedisBroker
+from periodiq import PeriodiqMiddleware, Scheduler
+from sqlalchemy import Engine
+
+from schema import reports
+from workers.heartbeat import Heartbeat
+from workers.logs import get_logger
+from workers.recording import DatabaseAway, Recording
+
+NAMESPACE: Final = "caselog"
+QUEUE: Final = "caselog.tasks"
+AGGREGATE: Final = "aggregate"
+RETRY_PARKED: Final = "retry_parked"
+NUDGED_MS: Final = 1000
+DRAIN_DELTAS: Final = 10_000
+WORKER_THREADS: Final = 4
+
+
+def make_broker(client: redis.Redis) -> RedisBroker:
+    """The one dramatiq broker of a process."""
+    broker = RedisBroker(client=client, namespace=NAMESPACE)  # type: ignore[no-untyped-call]  # dramatiq's own gap
+    broker.add_middleware(PeriodiqMiddleware(skip_delay=55))
+    broker.declare_queue(QUEUE)
+    return broker
+
+
+class Nudge:
+    """Asks the tasks to run, from a process that does not run them."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        self._client = client
+        self._broker = make_broker(client)
+
+    def __call__(self, task: str) -> None:
+        """Enqueue the task unless it was nudged within the last second and has not begun since.
+
+        Returns also where Redis is away: the schedule does the same a second later.
+        """
+        try:
+            if self._client.set(_nudged(task), 1, nx=True, px=NUDGED_MS):
+                self._broker.enqueue(_message(task))
+        except (redis.RedisError, dramatiq.errors.BrokerError):
+            get_logger().warning("a task could not be nudged; the schedule runs it a second later", task=task)
+
+
+def declare_tasks(broker: RedisBroker, engine: Engine, recording: Recording, heartbeat: Heartbeat) -> None:
+    """Declare every actor on the broker."""
+    client: redis.Redis = broker.client
+
+    # No retries by dramatiq: the schedule is the retry, and it comes every second.
+    @dramatiq.actor(broker=broker, queue_name=QUEUE, actor_name=AGGREGATE, max_retries=0, periodic=EverySecond())
+    def aggregate() -> None:
+        client.delete(_nudged(AGGREGATE))
+        taken = DRAIN_DELTAS
+        while taken == DRAIN_DELTAS:
+            with engine.begin() as db:
+                taken = reports.drain_outbox(db, DRAIN_DELTAS)
+            heartbeat.beat(events=taken, idle=taken == 0)
+
+    @dramatiq.actor(broker=broker, queue_name=QUEUE, actor_name=RETRY_PARKED, max_retries=0, periodic=EverySecond())
+    def retry_parked() -> None:
+        client.delete(_nudged(RETRY_PARKED))
+        try:
+            recorded = recording.retry_parked()
+        except DatabaseAway as error:
+            get_logger().warning("parked events wait for the database", error=str(error))
+            return
+        if recorded.deltas:
+            broker.enqueue(_message(AGGREGATE))
+
+
+class EverySecond:
+    """A schedule for periodiq, finer than its cron: whatever the moment, and again a second later."""
+
+    def validate(self, _moment: pendulum.DateTime) -> bool:
+        return True
+
+    def next_valid_date(self, last: pendulum.DateTime) -> pendulum.DateTime:
+        return last.add(seconds=1)
+
+
+class _Schedule(Scheduler):  # type: ignore[misc]  # periodiq has no types
+    """periodiq's scheduler, which outlives a Redis that is away."""
+
+    def send_actors(self, actors: list[dramatiq.Actor[..., object]], now: pendulum.DateTime) -> None:
+        try:
+            super().send_actors(actors, now)
+        except (redis.RedisError, dramatiq.errors.BrokerError) as error:
+            get_logger().warning("the scheduled tasks could not be enqueued", error=str(error))
+
+    def stop(self) -> None:
+        self.alarm_q.put_nowait(None)
+
+
+def run_tasks(broker: RedisBroker) -> None:
+    """Work until SIGTERM or SIGINT: the tasks in threads, the schedule in the main thread. Finishes what is begun."""
+    worker = dramatiq.Worker(broker, worker_threads=WORKER_THREADS)
+    schedule = _Schedule([actor for actor in broker.actors.values() if "periodic" in actor.options])
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: schedule.stop())
+    worker.start()
+    try:
+        schedule.schedule()
+        schedule.loop()
+    finally:
+        signal.alarm(0)
+        worker.stop()
+
+
+def _message(task: str) -> dramatiq.Message[None]:
+    return dramatiq.Message(queue_name=QUEUE, actor_name=task, args=(), kwargs={}, options={})
+
+
+def _nudged(task: str) -> str:
+    return f"{NAMESPACE}:nudged:{task}"
