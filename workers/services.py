@@ -1,0 +1,103 @@
+"""Where PostgreSQL, the broker and Redis are: the settings say so, or they are the embedded servers that run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+from pydantic import SecretStr
+
+from events.errors import SettingsError
+from workers.embedded import EmbeddedUrls, locate
+from workers.settings import REDIS_SCHEMES, Settings
+
+
+@dataclass(frozen=True)
+class Services:
+    """The three URLs that every command and worker needs. `repr` hides them: they may hold passwords."""
+
+    database_url: str  # postgresql://
+    broker_url: str  # redis://, rediss://, redis+socket://, amqp:// or amqps://
+    redis_url: str  # redis://, rediss:// or redis+socket://: jobs and heartbeats
+
+    def __repr__(self) -> str:
+        return "Services(...)"
+
+    def environment(self) -> dict[str, str]:
+        """The settings that give a child process the same services."""
+        return {
+            "CASELOG_DATABASE_URL": self.database_url,
+            "CASELOG_BROKER_URL": self.broker_url,
+            "CASELOG_REDIS_URL": self.redis_url,
+        }
+
+
+@dataclass(frozen=True)
+class Needs:
+    """Which embedded servers the settings call for."""
+
+    postgres: bool
+    redis: bool
+
+
+def needs(settings: Settings) -> Needs:
+    """PostgreSQL where no database is named; Redis where no broker is, or no Redis beside RabbitMQ."""
+    broker_url = _plain(settings.broker_url)
+    return Needs(
+        postgres=settings.database_url is None,
+        redis=broker_url is None or (settings.redis_url is None and not _is_redis(broker_url)),
+    )
+
+
+def find_services(settings: Settings) -> Services:
+    """The services in force. Looks at the sockets of the embedded servers only where a URL is not set.
+
+    Raises `SettingsError`, in one line that says what to start or which variable to set. A URL that is set is not
+    tried: a normal return does not promise that its server answers.
+    """
+    wanted = needs(settings)
+    running = locate(settings.data_dir) if wanted.postgres or wanted.redis else None
+    return combine(settings, running or EmbeddedUrls(None, None))
+
+
+def combine(settings: Settings, running: EmbeddedUrls) -> Services:
+    """The settings' URLs, and the embedded servers' where there is none. Raises `SettingsError` as `find_services`."""
+    broker_url = _plain(settings.broker_url) or running.redis_url
+    if broker_url is None:
+        raise _nowhere("Redis", "CASELOG_BROKER_URL", settings)
+    redis_url = _plain(settings.redis_url) or (broker_url if _is_redis(broker_url) else running.redis_url)
+    if redis_url is None:
+        raise _nowhere("Redis", "CASELOG_REDIS_URL", settings)
+    database_url = _plain(settings.database_url) or running.database_url
+    if database_url is None:
+        raise _nowhere("PostgreSQL", "CASELOG_DATABASE_URL", settings)
+    return Services(database_url.replace("postgresql+psycopg://", "postgresql://", 1), broker_url, redis_url)
+
+
+def redis_py_url(redis_url: str) -> str:
+    """The same Redis as redis-py and dramatiq spell it: `redis+socket:///a/b?virtual_host=2` → `unix:///a/b?db=2`."""
+    scheme, separator, rest = redis_url.partition("://")
+    if not separator or scheme not in REDIS_SCHEMES:
+        raise SettingsError(
+            f"CASELOG_REDIS_URL: expected a URL that starts with {' or '.join(f'{name}://' for name in REDIS_SCHEMES)}"
+        )
+    if scheme != "redis+socket":
+        return redis_url
+    parts = urlsplit(f"unix://{rest}")
+    query = {"db" if name == "virtual_host" else name: value for name, value in parse_qsl(parts.query)}
+    return urlunsplit(parts._replace(query=urlencode({**query, "db": query.get("db", "0").strip("/") or "0"})))
+
+
+def _plain(url: SecretStr | None) -> str | None:
+    return None if url is None else url.get_secret_value()
+
+
+def _is_redis(url: str) -> bool:
+    return url.partition("://")[0] in REDIS_SCHEMES
+
+
+def _nowhere(server: str, variable: str, settings: Settings) -> SettingsError:
+    return SettingsError(
+        f"{variable} is not set, and no embedded {server} runs on {str(settings.data_dir)!r}. "
+        f"Start it with: caselog up (or set {variable})"
+    )
