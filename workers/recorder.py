@@ -1,0 +1,149 @@
+"""The recorder: takes events off the queue in micro-batches, records each batch in one transaction, then acks it."""
+
+from __future__ import annotations
+
+import random
+import signal
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+from kombu import Connection
+
+from events.broker import EVENTS_QUEUE, connect, consume, keep_alive
+from events.message import Message, decode
+from workers.heartbeat import Heartbeat
+from workers.logs import get_logger
+from workers.recording import DatabaseAway, Recorded, Recording
+
+POLL_S: Final = 1.0
+FIRST_DELAY_S: Final = 0.2
+LONGEST_DELAY_S: Final = 5.0
+
+
+class Recorder:
+    """One consumer of the raw events. `batch_events` and `batch_age_s` bound a micro-batch: whichever comes first.
+
+    Killed at any instruction it loses nothing: what it had not acked comes back, and is found recorded or is recorded
+    then.
+    """
+
+    def __init__(
+        self,
+        broker_url: str,
+        recording: Recording,
+        *,
+        batch_events: int,
+        batch_age_s: float,
+        heartbeat: Heartbeat,
+        after_commit: Callable[[Recorded], None],
+    ) -> None:
+        self._broker_url = broker_url
+        self._recording = recording
+        self._batch_events = batch_events
+        self._batch_age_s = batch_age_s
+        self._heartbeat = heartbeat
+        self._after_commit = after_commit
+        self._stopping = threading.Event()
+        self._messages: list[Message] = []
+        self._last: Any = None
+        self._events = 0
+
+    def run(self) -> None:
+        """Record until `stop` is called; the batch in hand is finished first. Reconnects to a broker that was away."""
+        delay_s = FIRST_DELAY_S
+        while not self._stopping.is_set():
+            connection = connect(self._broker_url)
+            try:
+                self._consume(connection)
+            except (*connection.connection_errors, *connection.channel_errors) as error:
+                get_logger().warning(
+                    "the broker is away; connecting again", error=str(error), delay_s=round(delay_s, 1)
+                )
+                self._stopping.wait(delay_s * random.uniform(0.5, 1))  # noqa: S311 - spreads reconnections, no secret
+                delay_s = min(delay_s * 2, LONGEST_DELAY_S)
+            else:
+                delay_s = FIRST_DELAY_S
+            finally:
+                self._forget()
+                _close(connection)
+        self._heartbeat.stop()
+
+    def stop(self, *_: object) -> None:
+        """Finish the batch in hand and return from `run`; usable as a signal handler."""
+        self._stopping.set()
+
+    def stop_on_signals(self) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self.stop)
+
+    def _consume(self, connection: Connection) -> None:
+        channel = connection.channel()
+        with consume(channel, EVENTS_QUEUE, self._take, prefetch_messages=self._batch_events):
+            while not self._stopping.is_set():
+                self._fill(connection)
+                if self._messages:
+                    if not self._record(connection):
+                        return
+                else:
+                    self._heartbeat.beat(idle=True)
+
+    def _take(self, message: Any) -> None:
+        decoded = decode(message.body)
+        self._messages.append(decoded)
+        self._events += len(decoded.events)
+        self._last = message
+
+    def _fill(self, connection: Connection) -> None:
+        """Wait for a first message, then take more until the batch is full or its first message is old enough."""
+        deadline = time.monotonic() + POLL_S
+        while self._events < self._batch_events:
+            held = bool(self._messages)
+            try:
+                connection.drain_events(timeout=max(0.001, deadline - time.monotonic()))
+            except TimeoutError:
+                return
+            if self._messages and not held:
+                deadline = time.monotonic() + self._batch_age_s
+            elif time.monotonic() >= deadline:
+                return
+
+    def _record(self, connection: Connection) -> bool:
+        """Record and ack the batch in hand; False where it was told to stop while the database was away."""
+        delay_s = FIRST_DELAY_S
+        while True:
+            try:
+                recorded = self._recording.record(self._messages)
+                break
+            except DatabaseAway as error:
+                get_logger().warning("the batch waits for the database", error=str(error), events=self._events)
+                # Not acked, not requeued: the messages stay ours until they are recorded or this process ends.
+                if self._wait(connection, delay_s):
+                    return False
+                delay_s = min(delay_s * 2, LONGEST_DELAY_S)
+        self._last.channel.basic_ack(self._last.delivery_tag, multiple=True)
+        events = self._events
+        self._forget()
+        self._heartbeat.beat(events=events)
+        self._after_commit(recorded)
+        return True
+
+    def _wait(self, connection: Connection, seconds: float) -> bool:
+        """Wait, telling the broker that we live; True as soon as we are to stop."""
+        deadline = time.monotonic() + seconds
+        while (left := deadline - time.monotonic()) > 0:
+            keep_alive(connection)
+            if self._stopping.wait(min(left, POLL_S)):
+                return True
+        return self._stopping.is_set()
+
+    def _forget(self) -> None:
+        self._messages, self._last, self._events = [], None, 0
+
+
+def _close(connection: Connection) -> None:
+    try:
+        connection.close()
+    except (*connection.connection_errors, *connection.channel_errors):
+        return  # it is gone already; what was not acked comes back by itself
