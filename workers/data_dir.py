@@ -200,7 +200,7 @@ def _place_of_root(data_dir: Path) -> Place:
     known = find_place(data_dir)
     try:
         pwd.getpwnam(UNPRIVILEGED_USER)
-        OUTSIDE_ROOT.mkdir(mode=0o755, parents=True, exist_ok=True)
+        _make_open(OUTSIDE_ROOT)
         with _outside_lock():
             if known is not None and known.base.is_dir():
                 _refuse_copy(data_dir, known.base)
@@ -212,8 +212,15 @@ def _place_of_root(data_dir: Path) -> Place:
             f"root cannot run the embedded PostgreSQL as {UNPRIVILEGED_USER!r} under {str(OUTSIDE_ROOT)!r}: {error}. "
             "Run caselog as another user, or set CASELOG_DATABASE_URL"
         ) from None
-    place.sockets.mkdir(mode=0o755, exist_ok=True)
+    _make_open(place.sockets)
     return place
+
+
+def _make_open(directory: Path) -> None:
+    """Make a directory that everyone may enter, whatever the umask. One that is there stays as it is."""
+    if not directory.exists():
+        directory.mkdir(parents=True)
+        directory.chmod(0o755)
 
 
 def _outside(data_dir: Path, token: str) -> Place:
@@ -223,8 +230,7 @@ def _outside(data_dir: Path, token: str) -> Place:
 
 def _new_outside(data_dir: Path) -> Place:
     place = _outside(data_dir, secrets.token_hex(6))
-    place.base.mkdir(mode=0o755)
-    place.base.chmod(0o755)  # ours: whatever the umask, PostgreSQL's user must be able to enter
+    _make_open(place.base)
     owner = place.base / "owner.json"
     owner.write_text(json.dumps({"token": place.base.name, "data_dir": str(data_dir)}))
     _link(owner, data_dir / _RECORD)
@@ -267,9 +273,12 @@ def _refuse_foreign(data_dir: Path) -> None:
 @contextmanager
 def _outside_lock() -> Iterator[None]:
     """Between making a directory outside and linking it, nobody may take it for an orphan."""
-    with (OUTSIDE_ROOT / "lock").open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    directory = os.open(OUTSIDE_ROOT, os.O_RDONLY)
+    try:
+        fcntl.flock(directory, fcntl.LOCK_EX)
         yield
+    finally:
+        os.close(directory)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -32,6 +33,7 @@ class EmbeddedServers:
         self._wanted = (postgres, redis)
         self._durable = durable
         self._servers: list[LocalPostgres | LocalRedis] = []
+        self._place: Place | None = None
 
     def start(self) -> EmbeddedUrls:
         """Start what is wanted and wait until it accepts connections: about a second the first time, less later.
@@ -45,7 +47,7 @@ class EmbeddedServers:
             stop_left_over_postgres(base / "postgres", base / "sockets" / "postgres")
             stop_left_over_redis(base / "sockets" / "redis")
             remove_outside(base)
-        place = make_place(self._data_dir)
+        place = self._place = make_place(self._data_dir)
         try:
             if with_redis:
                 self._start(LocalRedis(place))
@@ -78,6 +80,9 @@ class EmbeddedServers:
         """Stop them cleanly. May block for half a minute. Harmless when they have stopped."""
         while self._servers:
             self._servers.pop().stop()
+        if self._place is not None:
+            shutil.rmtree(self._place.sockets, ignore_errors=True)  # nothing of ours stays in the temporary directory
+            self._place = None
 
     def __enter__(self) -> Self:
         self.start()

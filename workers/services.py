@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from pydantic import SecretStr
 
@@ -85,7 +85,8 @@ def redis_py_url(redis_url: str) -> str:
         return redis_url
     parts = urlsplit(f"unix://{rest}")
     query = {"db" if name == "virtual_host" else name: value for name, value in parse_qsl(parts.query)}
-    return urlunsplit(parts._replace(query=urlencode({**query, "db": query.get("db", "0").strip("/") or "0"})))
+    query["db"] = query.get("db", "").strip("/") or "0"
+    return f"unix://{parts.netloc}{parts.path}?{urlencode(query)}"
 
 
 def _plain(url: SecretStr | None) -> str | None:

@@ -1,0 +1,75 @@
+# `make` alone prints the targets. Every path is relative, so that the project may live under a path with a space.
+
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -c
+.SUFFIXES:
+
+PYTHON ?=
+BIN := .venv/bin
+STAMP := .venv/installed
+
+# The console scripts know the directory in which they were installed: a project that was moved is installed again.
+ifneq ("$(shell cat $(STAMP) 2>/dev/null)","$(shell pwd -P)")
+.PHONY: $(STAMP)
+endif
+
+.PHONY: help
+help: ## Print this list
+	@echo "make TARGET, where TARGET is one of:"
+	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/  \1|\2/p' Makefile | awk -F'|' '{ printf "%-10s %s\n", $$1, $$2 }'
+
+.PHONY: install
+install: $(STAMP) ## Make .venv from requirements.lock, with Python 3.12 or 3.11 (PYTHON=... for another)
+
+# A name on PATH proves nothing: a version manager puts names there that fail when they are called. So each is tried.
+$(STAMP): requirements.lock pyproject.toml
+	@python=; for candidate in $(if $(PYTHON),"$(PYTHON)",python3.12 python3.11 /usr/bin/python3.12 /usr/bin/python3.11 python3.13 python3); do \
+	  if "$$candidate" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then \
+	    python=$$candidate; break; \
+	  fi; \
+	done; \
+	if [ -z "$$python" ]; then \
+	  echo "make: no working Python 3.12 or 3.11 with its venv module. Install one (on Debian also python3-venv), or: make PYTHON=/path/to/python3.12" >&2; \
+	  exit 1; \
+	fi; \
+	echo "Installing into .venv with $$("$$python" --version) ..."; \
+	rm -rf .venv; \
+	"$$python" -m venv .venv; \
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock; \
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .; \
+	pwd -P > $(STAMP); \
+	echo "Installed. The command is $(BIN)/caselog"
+
+.PHONY: run
+run: $(STAMP) ## Run the whole pipeline on its own servers, with simulated cases (Ctrl-C stops it)
+	@exec $(BIN)/python $(BIN)/caselog up --demo
+
+.PHONY: test
+test: $(STAMP) ## Run the tests, on servers that they start (ARGS="-k name" for some of them)
+	$(BIN)/python -m pytest $(ARGS)
+
+.PHONY: check
+check: $(STAMP) ## Check format, style, types and the direction of imports
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/python -m mypy
+	$(BIN)/python $(BIN)/lint-imports
+
+.PHONY: bench
+bench: $(STAMP) ## Measure the throughput on this machine
+	$(BIN)/python benchmarks/throughput.py $(ARGS)
+
+.PHONY: migrate
+migrate: $(STAMP) ## Bring the database of CASELOG_DATABASE_URL, or of a running `make run`, to the current schema
+	$(BIN)/python $(BIN)/caselog migrate
+
+.PHONY: lock
+lock: ## Write requirements.lock anew from pyproject.toml (needs uv)
+	uv pip compile --universal --python-version 3.11 --generate-hashes --group dev pyproject.toml \
+	  -o requirements.lock --no-header --no-annotate --no-emit-index-url --no-emit-find-links
+
+.PHONY: clean
+clean: ## Delete .venv and what tools left (the data in .caselog stays)
+	rm -rf .venv dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,182 @@
+"""The real servers that the tests share: one PostgreSQL, one Redis, and a virtual host of RabbitMQ where there is one.
+
+Each run of pytest starts its own, in directories of its own: two runs side by side do not meet.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import amqp
+import psycopg
+import pytest
+from kombu.utils.url import parse_url
+from redis import Redis
+
+from workers.embedded import EmbeddedServers, EmbeddedUrls, uninstall
+from workers.services import redis_py_url
+
+TEMPLATE = "caselog_template"
+RABBITMQ = ("127.0.0.1", 5672)
+# What earlier tests may have left in the virtual host, whatever the topology is called where it is defined.
+AMQP_QUEUES = ("caselog.events", "caselog.ping")
+AMQP_EXCHANGES = ("caselog.events",)
+_databases = itertools.count(1)
+_redis_numbers = itertools.cycle(range(1, 16))
+
+
+def pytest_configure() -> None:
+    """SIGTERM ends a run as Ctrl-C does: fixtures are torn down, no server or directory stays."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session")
+def servers() -> Iterator[EmbeddedUrls]:
+    """One PostgreSQL and one Redis for the whole run; quick settings; deleted at the end."""
+    directory = Path(tempfile.mkdtemp(prefix="caselog-tests-"))
+    embedded = EmbeddedServers(directory, durable=False)
+    try:
+        yield embedded.start()
+    finally:
+        embedded.stop()
+        uninstall(directory)
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def make_database(servers: EmbeddedUrls) -> Callable[[str], str]:
+    """A function that makes a database after a template's model and gives back its `postgresql://` URL."""
+
+    def make(template: str) -> str:
+        name = f"caselog_{next(_databases)}"
+        _administer(servers, f"create database {name} template {template}")
+        return _url_of(servers, name)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def template(servers: EmbeddedUrls) -> str:
+    """The name of a database that Alembic migrated, once a run; every test's database is a copy of it."""
+    from schema.migrate import migrate  # noqa: PLC0415 - tests that need no schema run without it
+
+    _administer(servers, f"create database {TEMPLATE} template template0")
+    migrate(_url_of(servers, TEMPLATE))
+    return TEMPLATE
+
+
+@pytest.fixture
+def database_url(servers: EmbeddedUrls, make_database: Callable[[str], str], template: str) -> Iterator[str]:
+    """A fresh, migrated database of this test's own, as a `postgresql://` URL."""
+    url = make_database(template)
+    yield url
+    _drop(servers, url)
+
+
+@pytest.fixture
+def empty_database_url(servers: EmbeddedUrls, make_database: Callable[[str], str]) -> Iterator[str]:
+    """A fresh database of this test's own, without any table."""
+    url = make_database("template0")
+    yield url
+    _drop(servers, url)
+
+
+@pytest.fixture
+def redis_url(servers: EmbeddedUrls) -> Iterator[str]:
+    """An empty Redis database of this test's own, as a `redis+socket://` URL."""
+    assert servers.redis_url is not None
+    url = servers.redis_url.replace("virtual_host=0", f"virtual_host={next(_redis_numbers)}")
+    with Redis.from_url(redis_py_url(url)) as client:
+        client.flushdb()
+        yield url
+        client.flushdb()
+
+
+@pytest.fixture(scope="session")
+def amqp_virtual_host() -> Iterator[str]:
+    """An `amqp://` URL of a virtual host of this run's own, or of CASELOG_TEST_AMQP_URL; deleted at the end."""
+    given = os.environ.get("CASELOG_TEST_AMQP_URL")
+    if given:
+        yield given
+        return
+    try:
+        socket.create_connection(RABBITMQ, timeout=3).close()
+    except OSError:
+        _do_without("RabbitMQ does not answer on 127.0.0.1:5672")
+    if shutil.which("rabbitmqctl") is None or os.geteuid() != 0:
+        _do_without("rabbitmqctl, run as root, is needed for a virtual host of the tests' own")
+    name = f"caselog-tests-{uuid4().hex[:12]}"
+    _rabbitmqctl("add_vhost", name)
+    try:
+        _rabbitmqctl("set_permissions", "--vhost", name, "guest", ".*", ".*", ".*")
+        yield f"amqp://guest:guest@{RABBITMQ[0]}:{RABBITMQ[1]}/{name}"
+    finally:
+        _rabbitmqctl("delete_vhost", name)
+
+
+@pytest.fixture
+def amqp_url(amqp_virtual_host: str) -> Iterator[str]:
+    """RabbitMQ with none of our queues and exchanges in it, before and after."""
+    _forget_topology(amqp_virtual_host)
+    yield amqp_virtual_host
+    _forget_topology(amqp_virtual_host)
+
+
+@pytest.fixture(params=["redis", "rabbitmq"])
+def broker_url(request: pytest.FixtureRequest) -> str:
+    """Each broker in turn: a test that takes this states a law that both keep."""
+    fixture = {"redis": "redis_url", "rabbitmq": "amqp_url"}[request.param]
+    url: str = request.getfixturevalue(fixture)
+    return url
+
+
+def _do_without(reason: str) -> None:
+    hint = f"{reason}; start one, or set CASELOG_TEST_AMQP_URL"
+    if os.environ.get("CASELOG_REQUIRE_SERVICES") == "1":
+        pytest.fail(f"CASELOG_REQUIRE_SERVICES=1, but {hint}")
+    pytest.skip(hint)
+
+
+def _rabbitmqctl(*arguments: str) -> None:
+    done = subprocess.run(["rabbitmqctl", "--quiet", *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"rabbitmqctl {' '.join(arguments)}: {done.stdout}{done.stderr}"
+
+
+def _forget_topology(url: str) -> None:
+    parts = parse_url(url)
+    with amqp.Connection(
+        host=f"{parts['hostname']}:{parts['port'] or 5672}",
+        userid=parts["userid"],
+        password=parts["password"],
+        virtual_host=parts["virtual_host"] or "/",
+        ssl=url.startswith("amqps"),
+    ) as connection:
+        channel = connection.channel()
+        for queue in AMQP_QUEUES:
+            channel.queue_delete(queue)
+        for exchange in AMQP_EXCHANGES:
+            channel.exchange_delete(exchange)
+
+
+def _administer(servers: EmbeddedUrls, statement: str) -> None:
+    with psycopg.connect(_url_of(servers, "postgres"), autocommit=True) as connection:
+        connection.execute(statement.encode())
+
+
+def _drop(servers: EmbeddedUrls, url: str) -> None:
+    name = url.partition("?")[0].rpartition("/")[2]
+    _administer(servers, f"drop database if exists {name} with (force)")
+
+
+def _url_of(servers: EmbeddedUrls, database: str) -> str:
+    assert servers.database_url is not None
+    return servers.database_url.replace("/caselog?", f"/{database}?", 1)
