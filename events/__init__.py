@@ -1,0 +1,35 @@
+"""What can happen to a case: the event classes and their codes, the message, the fold, and the producers' Publisher."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from events.codes import LogLevel, LogType, RequiresActionBy, Role
+from events.errors import EventRejected, MalformedEvent, PublishError
+from events.registry import BaseEvent, autodiscover, event_registry
+
+if TYPE_CHECKING:
+    from events.publisher import Publisher
+
+__all__ = [
+    "BaseEvent",
+    "EventRejected",
+    "LogLevel",
+    "LogType",
+    "MalformedEvent",
+    "PublishError",
+    "Publisher",
+    "RequiresActionBy",
+    "Role",
+    "autodiscover",
+    "event_registry",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Give out the Publisher when it is first asked for: it needs kombu, which an app's `events.py` does not."""
+    if name == "Publisher":
+        from events.publisher import Publisher  # noqa: PLC0415 - see above
+
+        return Publisher
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -88,6 +88,15 @@ def connect(url: str, *, heartbeat_s: int = HEARTBEAT_S, lease_ms: int = LEASE_M
     raise SettingsError(f"the broker's URL starts with {scheme!r}: expected one of {expected}")
 
 
+def open_channel(connection: Connection) -> Any:
+    """A new channel, on a new connection where there is none. Raises at once while the broker is away.
+
+    (kombu on its own would try a second time after two seconds.)
+    """
+    connection.ensure_connection(max_retries=0, reraise_as_library_errors=False)
+    return connection.channel()
+
+
 def is_redis(connection: Connection) -> bool:
     return bool(connection.transport.driver_type == "redis")
 
@@ -150,7 +159,7 @@ def keep_alive(connection: Connection) -> None:
 
 def queue_status(connection: Connection, queue: str) -> QueueStatus:
     """What is in the queue now; zeros where there is no such queue. What is known on which broker: `QueueStatus`."""
-    with connection.channel() as channel:
+    with open_channel(connection) as channel:
         if is_redis(connection):
             return QueueStatus(queue, *channel.counts(queue))
         try:
@@ -164,13 +173,13 @@ def high_water(connection: Connection, queue: str) -> str | None:
     """A mark for `is_handled`: all that was published before now is below it. None on RabbitMQ: it has no positions."""
     if not is_redis(connection):
         return None
-    with connection.channel() as channel:
+    with open_channel(connection) as channel:
         return str(channel.consumer.last_id(queue))
 
 
 def is_handled(connection: Connection, queue: str, mark: str) -> bool:
     """True when everything up to the mark has been acked. Redis only."""
-    with connection.channel() as channel:
+    with open_channel(connection) as channel:
         return bool(channel.consumer.is_settled_up_to(queue, mark))
 
 

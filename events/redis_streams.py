@@ -69,6 +69,11 @@ class Transport(virtual.Transport):
         super().close_connection(connection)
         self.redis.close()
 
+    def _collect(self, connection: Transport | None) -> None:
+        """Called by kombu to drop a connection that failed."""
+        if connection is not None:
+            self.close_connection(connection)
+
     def heartbeat_check(self, connection: Transport, rate: int = 2) -> None:
         for channel in self.channels:
             channel.extend_lease()

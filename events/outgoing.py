@@ -1,0 +1,90 @@
+"""What a producer hands over, made into the JSON of one valid event."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from math import isnan
+from time import time_ns
+from typing import Any, Final
+from uuid import UUID
+
+import msgspec
+
+from events.errors import MalformedEvent
+from events.message import Event, parse_event
+
+_encoder: Final = msgspec.json.Encoder()
+# AMQP's limit is 255 bytes for the whole routing key; queues are bound by its first word.
+_KEY_CHARACTERS_MAX: Final = 240
+
+
+def encode(event: Mapping[str, Any] | Event | bytes | str, source: str | None) -> tuple[bytes, str]:
+    """The event's JSON and its type. Raises `MalformedEvent` that names the member.
+
+    Into a mapping are put, where absent: `specversion`, a new `id`, the `source`, and the present time, since a
+    producer's clock is the event's own.
+    """
+    if isinstance(event, bytes):
+        raw = event
+    elif isinstance(event, str):
+        raw = event.encode(errors="surrogatepass")
+    else:
+        raw = _encode_members(_members(event) if isinstance(event, Event) else _filled_in(event, source))
+    return raw, parse_event(raw).type
+
+
+def routing_key(event_type: str) -> str:
+    """The routing key of an event of that type; the recorder's queue is bound to all of them."""
+    is_plain = event_type.isascii() and event_type.isprintable() and len(event_type) <= _KEY_CHARACTERS_MAX
+    return f"event.{event_type if is_plain else 'unnamed'}"
+
+
+def new_id() -> str:
+    """A UUID of version 7: random, and in the order of time."""
+    random = int.from_bytes(os.urandom(10))
+    high, low = random >> 68, random & (1 << 62) - 1
+    return str(UUID(int=(time_ns() // 1_000_000) << 80 | 7 << 76 | high << 64 | 2 << 62 | low))
+
+
+def _filled_in(event: Mapping[str, Any], source: str | None) -> dict[str, Any]:
+    members = dict(event)
+    members.setdefault("specversion", "1.0")
+    if "id" not in members:
+        members["id"] = new_id()
+    if source is not None:
+        members.setdefault("source", source)
+    if "time" not in members:
+        members["time"] = datetime.now(UTC)
+    return members
+
+
+def _members(event: Event) -> dict[str, Any]:
+    """The attributes as they stand on the wire: unset ones left out, unknown ones back in their places."""
+    members = {name: value for name, value in msgspec.to_builtins(event).items() if value is not None}
+    members["data"] = {name: value for name, value in members["data"].items() if value is not None}
+    for name, value in members.pop("_extensions", {}).items():
+        if name.startswith("data."):
+            members["data"][name.removeprefix("data.")] = value
+        else:
+            members[name] = value
+    return members
+
+
+def _encode_members(members: dict[str, Any]) -> bytes:
+    try:
+        raw = _encoder.encode(members)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise MalformedEvent(f"the event cannot be written as JSON: {error}. Use plain JSON values.") from error
+    if b"null" in raw and _holds_nan(members):  # msgspec writes null, which would change what the producer said
+        raise MalformedEvent("the event holds NaN or an infinite number, which JSON does not have: remove it.")
+    return raw
+
+
+def _holds_nan(value: Any) -> bool:
+    if isinstance(value, float):
+        return isnan(value) or value in (float("inf"), float("-inf"))
+    if isinstance(value, Mapping):
+        return any(_holds_nan(item) for item in value.values())
+    return isinstance(value, list | tuple) and any(_holds_nan(item) for item in value)

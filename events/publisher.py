@@ -1,0 +1,290 @@
+"""The producers' door: check events, send them in small batches, and know that the broker has them.
+
+    with Publisher("redis://localhost:6379/0", source="/call-centre") as publisher:
+        publisher.publish({"type": "accept_case", "subject": "AB-1234-5678", "data": {"code": "SPOP"}})
+
+One background thread sends; everything here may be called from any thread.
+"""
+
+from __future__ import annotations
+
+import atexit
+import threading
+import warnings
+from collections import deque
+from collections.abc import Iterable, Mapping
+from concurrent.futures import Future
+from contextlib import suppress
+from time import monotonic, sleep
+from typing import Any, Final, Self, TypeAlias
+
+from kombu import Connection
+
+from events import broker
+from events.errors import PublisherClosed, PublishError
+from events.message import BATCH_TYPE, EVENT_BYTES_MAX, EVENT_TYPE, Event
+from events.outgoing import encode, routing_key
+
+# A message up to this size is decoded in one pass at the other end; it is also one event's limit.
+BATCH_BYTES_MAX: Final = EVENT_BYTES_MAX
+_FIRST_PAUSE_S: Final = 0.05
+_LONGEST_PAUSE_S: Final = 2.0
+
+Publishable: TypeAlias = Mapping[str, Any] | Event | bytes | str
+
+
+class _Batch:
+    """Events that go as one message, and the future of its confirmation."""
+
+    __slots__ = ("body_bytes", "due_s", "events", "future", "key")
+
+    def __init__(self, due_s: float, key: str) -> None:
+        self.events: list[bytes] = []
+        self.body_bytes = 2
+        self.due_s = due_s
+        self.key = key
+        self.future: Future[None] = Future()
+
+    def message(self) -> tuple[bytes, str, str]:
+        """Body, content type and routing key."""
+        if len(self.events) == 1:
+            return self.events[0], EVENT_TYPE, self.key
+        return b"[" + b",".join(self.events) + b"]", BATCH_TYPE, "event.batch"
+
+
+class Publisher:
+    """Publishes events in the order in which it is given them.
+
+    `source` is put into events that name none. Events wait up to `linger_ms` for company, up to `batch_events` a
+    message. `buffer_events` may wait for the broker; then `publish` blocks. A message that the broker does not
+    confirm is sent again, with the same ids, for `retry_for_s` seconds; then it and all that wait behind it are given
+    up: their futures fail, and the next `flush` or `close` raises `PublishError`, which holds them. (So does
+    `publish`, where nobody flushes and as many were given up as the buffer holds.)
+
+    Close it, or use it as a context manager. Do not use it across a fork.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        source: str | None = None,
+        linger_ms: float = 5,
+        batch_events: int = 100,
+        buffer_events: int = 100_000,
+        retry_for_s: float = 30,
+    ) -> None:
+        # No heartbeats: nothing reads this connection between messages, and a dead one shows when it is used.
+        self._connection: Connection = broker.connect(url, heartbeat_s=0)
+        self._channel: Any = None
+        self._source = source
+        self._linger_s = linger_ms / 1000
+        self._batch_events = batch_events
+        self._buffer_events = buffer_events
+        self._retry_for_s = retry_for_s
+
+        self._changed = threading.Condition()
+        self._waiting: deque[_Batch] = deque()
+        self._given_up: list[bytes] = []
+        # Counts of events since the start: all were accepted in order, and are settled (sent or given up) in order.
+        self._accepted = 0
+        self._settled = 0
+        self._flush_up_to = 0
+        self._is_closing = False
+        self._thread = threading.Thread(target=self._run, name="caselog-publisher", daemon=True)
+        self._thread.start()
+        atexit.register(self._close_at_exit)
+
+    def publish(self, event: Publishable) -> Future[None]:
+        """Give an event to the broker; the future is done when the broker has confirmed it.
+
+        An event is a mapping of CloudEvents attributes (missing ones among `specversion`, `id`, `source` and `time`
+        are filled in), an `Event`, or a whole event in JSON. Raises `MalformedEvent` at once for one that is none; a
+        normal return promises nothing yet. Blocks while the buffer is full. The future may be shared by the events of
+        one message; cancelling it has no
+        effect, and what it calls back must not publish.
+        """
+        return self._add([encode(event, self._source)])[0]
+
+    def publish_many(self, events: Iterable[Publishable]) -> Future[None]:
+        """As `publish`, for several: none is sent where one is malformed. The future is done when all are confirmed."""
+        encoded = [encode(event, self._source) for event in events]
+        return _all_of(self._add(encoded))
+
+    def flush(self, timeout_s: float | None = None) -> None:
+        """Send at once what waits, and return when the broker has confirmed it.
+
+        Raises `PublishError` with the events that were given up since the last call, and `TimeoutError` where the
+        broker has not confirmed all in time; those go on being sent.
+        """
+        with self._changed:
+            target = self._flush_up_to = self._accepted
+            self._changed.notify_all()
+            if not self._changed.wait_for(lambda: self._settled >= target, timeout_s):
+                raise TimeoutError(f"{target - self._settled} events are not confirmed after {timeout_s} seconds")
+            self._raise_given_up()
+
+    def close(self) -> None:
+        """Flush and disconnect. Raises as `flush` does; the publisher is closed all the same."""
+        with self._changed:
+            self._is_closing = True
+            self._changed.notify_all()
+        self._thread.join()
+        atexit.unregister(self._close_at_exit)
+        with self._changed:
+            self._raise_given_up()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _close_at_exit(self) -> None:
+        warnings.warn("a Publisher was not closed: close it, or use it in a with block", ResourceWarning, stacklevel=1)
+        self.close()
+
+    def _add(self, encoded: list[tuple[bytes, str]]) -> list[Future[None]]:
+        """Append the events to the open batch, or to new ones; the futures of their batches, in order."""
+        futures: list[Future[None]] = []
+        with self._changed:
+            for raw, key in encoded:
+                while self._accepted - self._settled >= self._buffer_events and not self._is_closing:
+                    self._changed.wait()
+                if self._is_closing:
+                    raise PublisherClosed("the publisher is closed: make a new one")
+                if len(self._given_up) >= self._buffer_events:
+                    self._raise_given_up()
+                batch = self._waiting[-1] if self._waiting else None
+                if batch is None or self._is_full(batch) or batch.body_bytes + len(raw) > BATCH_BYTES_MAX:
+                    batch = _Batch(monotonic() + self._linger_s, routing_key(key))
+                    self._waiting.append(batch)
+                    self._changed.notify_all()
+                batch.events.append(raw)
+                batch.body_bytes += len(raw) + 1
+                self._accepted += 1
+                if not futures or futures[-1] is not batch.future:
+                    futures.append(batch.future)
+            if self._waiting and self._is_full(self._waiting[0]):
+                self._changed.notify_all()
+        return futures
+
+    def _is_full(self, batch: _Batch) -> bool:
+        return len(batch.events) >= self._batch_events
+
+    def _raise_given_up(self) -> None:
+        if self._given_up:
+            unsent, self._given_up = self._given_up, []
+            raise PublishError(
+                f"the broker did not confirm {len(unsent)} events within {self._retry_for_s} seconds: "
+                f"see that it runs, and publish what `unsent` holds again. The ids are the same, so it is safe.",
+                unsent,
+            )
+
+    # The sending thread
+
+    def _run(self) -> None:
+        while (batch := self._next_batch()) is not None:
+            error = self._send(batch)
+            self._settle(batch, error)
+        self._connection.release()
+
+    def _next_batch(self) -> _Batch | None:
+        """The first batch once it is full, has lingered or is to be flushed; None when closed and nothing is left."""
+        with self._changed:
+            while True:
+                if self._waiting:
+                    first = self._waiting[0]
+                    at_once = len(self._waiting) > 1 or self._flush_up_to > self._settled or self._is_closing
+                    linger_s = first.due_s - monotonic()
+                    if at_once or self._is_full(first) or linger_s <= 0:
+                        return self._waiting.popleft()
+                    self._changed.wait(linger_s)
+                elif self._is_closing:
+                    return None
+                else:
+                    self._changed.wait()
+
+    def _send(self, batch: _Batch) -> Exception | None:
+        """None when the broker has the batch; the last error when it was given up."""
+        body, content_type, key = batch.message()
+        deadline_s: float | None = None
+        pause_s = _FIRST_PAUSE_S
+        while True:
+            try:
+                if self._channel is None:
+                    self._channel = broker.open_channel(self._connection)
+                    broker.EVENTS_QUEUE(self._channel).declare()
+                broker.publish(
+                    self._channel,
+                    body,
+                    exchange=broker.EVENTS_EXCHANGE.name,
+                    routing_key=key,
+                    content_type=content_type,
+                )
+            except Exception as error:  # noqa: BLE001 - whatever it is, the events are kept and the thread goes on
+                # Nobody knows whether the broker has it: a new connection, and the same bytes again.
+                self._drop_connection()
+                deadline_s = monotonic() + self._retry_for_s if deadline_s is None else deadline_s
+                if monotonic() >= deadline_s:
+                    return error
+                sleep(min(pause_s, max(deadline_s - monotonic(), 0)))
+                pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
+            else:
+                return None
+
+    def _drop_connection(self) -> None:
+        self._channel = None
+        with suppress(Exception):  # a connection that is broken already may well fail to close
+            self._connection.collect()
+
+    def _settle(self, batch: _Batch, error: Exception | None) -> None:
+        batches = [batch]
+        if error is not None:
+            with self._changed:
+                batches += self._waiting
+                self._waiting.clear()
+        for settled in batches:  # before they are counted: after a flush every future is done
+            if not settled.future.set_running_or_notify_cancel():
+                continue
+            if error is None:
+                settled.future.set_result(None)
+            else:
+                settled.future.set_exception(_failure(settled, error))
+        with self._changed:
+            if error is not None:
+                self._given_up += [raw for lost in batches for raw in lost.events]
+            self._settled += sum(len(settled.events) for settled in batches)
+            self._changed.notify_all()
+
+
+def _failure(batch: _Batch, error: Exception) -> PublishError:
+    failure = PublishError(f"the broker did not confirm the event: {type(error).__name__}: {error}", batch.events)
+    failure.__cause__ = error
+    return failure
+
+
+def _all_of(futures: list[Future[None]]) -> Future[None]:
+    """One future for several, done when all are; its error holds the unsent events of all that failed."""
+    if len(futures) == 1:
+        return futures[0]
+    together: Future[None] = Future()
+    lock, remaining = threading.Lock(), len(futures)
+
+    def on_done(_: Future[None]) -> None:
+        nonlocal remaining
+        with lock:
+            remaining -= 1
+            if remaining:
+                return
+        failures = [failure for future in futures if isinstance(failure := future.exception(), PublishError)]
+        if failures:
+            together.set_exception(PublishError(str(failures[0]), [raw for f in failures for raw in f.unsent]))
+        else:
+            together.set_result(None)
+
+    if not futures:
+        together.set_result(None)
+    for future in futures:
+        future.add_done_callback(on_done)
+    return together
