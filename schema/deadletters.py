@@ -12,6 +12,11 @@ from sqlalchemy import Connection, text
 
 from schema import rows, tables
 
+REASONS: Final = (
+    "malformed", "unknown_event", "unknown_code", "code_not_resolved", "role_not_allowed", "unknown_case",
+    "time_in_future", "rejected", "failed",
+)  # fmt: skip
+
 
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     """An event set aside. `raw` is its bytes as sent; identity as far as it could be read."""

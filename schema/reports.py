@@ -175,3 +175,17 @@ def read_report(db: Connection, report: Report, first: date, last: date) -> Iter
         {"first": first, "last": last},
     )
     return (tuple(row) for row in found)
+
+
+def outbox_mark(db: Connection) -> int:
+    """The id of the newest delta in the outbox; 0 where it is empty."""
+    newest: int = db.execute(text("select coalesce(max(id), 0) from report_outbox")).scalar_one()
+    return newest
+
+
+def outbox_holds(db: Connection, mark: int) -> bool:
+    """Whether a delta up to that mark is still in the outbox."""
+    found: bool = db.execute(
+        text("select exists (select 1 from report_outbox where id <= :mark)"), {"mark": mark}
+    ).scalar_one()
+    return found

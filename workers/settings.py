@@ -104,3 +104,28 @@ def load_settings() -> Settings:
 def child_environment(settings: Mapping[str, str]) -> dict[str, str]:
     """Our environment with these variables set: what a child process is started with."""
     return {**os.environ, **settings}
+
+
+def shown(settings: Settings) -> list[tuple[str, str, bool, str]]:
+    """Each setting as (variable, value, set by the environment, description); of secrets only what is no secret."""
+    rows = []
+    for name, field in Settings.model_fields.items():
+        value = getattr(settings, name)
+        if isinstance(value, SecretStr):
+            text = _masked(value.get_secret_value())
+        else:
+            text = ",".join(value) if isinstance(value, tuple) else "" if value is None else str(value)
+        rows.append((f"CASELOG_{name.upper()}", text, name in settings.model_fields_set, field.description or ""))
+    return rows
+
+
+def _masked(secret: str) -> str:
+    """A URL without its password and query; any other secret as stars."""
+    scheme, separator, rest = secret.partition("://")
+    if not separator:
+        return "***" if secret else ""
+    authority, slash, path = rest.partition("/")
+    user, at, host = authority.rpartition("@")
+    name, colon, _ = user.partition(":")
+    plain_path, question, _ = path.partition("?")
+    return f"{scheme}://{name}{':***' if colon else ''}{at}{host}{slash}{plain_path}{'?***' if question else ''}"

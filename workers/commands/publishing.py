@@ -1,0 +1,92 @@
+"""Commands that put events in: publish a file, wait until it is recorded, simulate journeys."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, BinaryIO
+
+import typer
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command(epilog="Example: caselog simulate --cases 100 --seed 1 | caselog publish -")(publish)
+    app.command(epilog="Example: caselog publish events.jsonl && caselog wait --timeout 60")(wait)
+    app.command(epilog="Example: caselog simulate --cases 1000 --seed 7 > journeys.jsonl")(simulate)
+
+
+def publish(file: Annotated[str, typer.Argument(help="JSON lines: an event or a batch a line; - is stdin.")]) -> None:
+    """Publish events. A line that is no valid message is named and left out; exit 1 if there was one."""
+    from events.message import Malformed, decode
+    from events.publisher import Publisher
+    from workers.progress import counting
+    from workers.services import find_services
+    from workers.settings import load_settings
+
+    services = find_services(load_settings())
+    published = refused = 0
+    with _lines(file) as (lines, size_bytes), Publisher(services.broker_url) as publisher:
+        with counting("publishing", size_bytes) as advance:
+            for number, line in enumerate(lines, start=1):
+                body = line.strip()
+                if body:
+                    message = decode(body)
+                    for position, event in enumerate(message.events):
+                        if isinstance(event, Malformed):
+                            refused += 1
+                            sys.stderr.write(f"line {number}: {event.error}\n")
+                        else:
+                            published += 1
+                            publisher.publish(message.raw(position))
+                advance(len(line))
+        publisher.flush()
+    sys.stderr.write(f"published {published:,} events" + (f", left out {refused:,}\n" if refused else "\n"))
+    if refused:
+        raise typer.Exit(1)
+
+
+def wait(
+    *,
+    timeout: Annotated[float, typer.Option(min=0, metavar="SECONDS", help="Give up after this many seconds.")] = 60,
+) -> None:
+    """Return when all that was published before is recorded and aggregated, or set aside."""
+    from workers.roles import make_redis
+    from workers.services import find_services
+    from workers.settings import load_settings
+    from workers.waiting import wait_until_recorded
+
+    services = find_services(load_settings())
+    waiting = wait_until_recorded(services, make_redis(services), timeout)
+    if waiting:
+        sys.stderr.write(f"{waiting:,} parked events wait for a case that does not exist yet\n")
+
+
+def simulate(
+    *,
+    cases: Annotated[int, typer.Option(min=0, help="How many cases.")] = 100,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same events.")] = 1,
+) -> None:
+    """Write simulated journeys of cases to stdout, as JSON lines in the order of their times."""
+    import msgspec
+
+    from workers.simulate import simulate as run
+
+    encoder = msgspec.json.Encoder()
+    for event in run(cases, seed):
+        sys.stdout.buffer.write(encoder.encode(event) + b"\n")
+    sys.stdout.buffer.flush()
+
+
+@contextmanager
+def _lines(file: str) -> Iterator[tuple[BinaryIO, int | None]]:
+    """The lines of the file or of stdin, and its size in bytes where it is known."""
+    if file == "-":
+        yield sys.stdin.buffer, None
+        return
+    path = Path(file)
+    if not path.is_file():
+        raise typer.BadParameter(f"there is no file {file!r}; - reads stdin", param_hint="FILE")
+    with path.open("rb") as opened:
+        yield opened, path.stat().st_size

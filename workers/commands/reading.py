@@ -1,0 +1,214 @@
+"""Commands that read: cases, logs, exports, reports and the codes there are."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import date, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from workers.output import Format, RowFormat, output_to, print_table, write_json, write_rows
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from events.codes import Code
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Output = Annotated[Path | None, typer.Option(help="Write to this file instead of stdout.", dir_okay=False)]
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command(epilog="Example: caselog case AB-1234-5678")(case)
+    app.command(epilog="Example: caselog log AB-1234-5678")(log)
+    app.command(epilog="Example: caselog export logs --format csv --output logs.csv")(export)
+    app.command(epilog="Example: caselog report outcomes --from 2026-11-01 --to 2026-11-30")(report)
+    app.command(epilog="Example: caselog codes --key suspend_case --role operator")(codes)
+
+
+def case(
+    reference: Annotated[str, typer.Argument(metavar="REF", help="The case's reference.")], *, json: Json = False
+) -> None:
+    """Show a case as it is."""
+    from schema.exports import get_case
+
+    with _database() as db:
+        found = _or_unknown(get_case(db, reference), reference)
+    if json:
+        write_json(found)
+    else:
+        print_table(("column", "value"), found.items())
+
+
+def log(
+    reference: Annotated[str, typer.Argument(metavar="REF", help="The case's reference.")], *, json: Json = False
+) -> None:
+    """Show the log of a case, in order; suppressed entries are marked."""
+    from schema.exports import case_log, get_case
+
+    with _database() as db:
+        _or_unknown(get_case(db, reference), reference)
+        entries = case_log(db, reference)
+    if json:
+        write_json(entries)
+        return
+    columns = ("occurred_at", "key", "code", "type", "level", "actor", "role", "timer_id", "suppressed", "notes")
+    print_table(columns, ([entry[column] for column in columns] for entry in entries))
+
+
+def export(
+    what: Annotated[str, typer.Argument(metavar="WHAT", help="cases, logs, timers or dead.")],
+    *,
+    form: Annotated[RowFormat, typer.Option("--format", help="How to write it.")] = RowFormat.JSONL,
+    output: Output = None,
+) -> None:
+    """Export all rows, streamed. Timestamps are RFC 3339 in UTC."""
+    from schema.exports import get_export, stream_export
+    from workers.progress import counting
+
+    chosen = get_export(what)
+    with _database() as db, output_to(output) as out, counting(f"exporting {what}", None) as advance:
+        rows = stream_export(db, chosen)
+        write_rows(out, list(chosen.columns), _counted(rows, advance), form)
+
+
+def report(
+    name: Annotated[str | None, typer.Argument(help="Which report; --list shows them.")] = None,
+    *,
+    first: Annotated[str | None, typer.Option("--from", metavar="DATE", help="First local day, included.")] = None,
+    last: Annotated[str | None, typer.Option("--to", metavar="DATE", help="Last local day, included.")] = None,
+    form: Annotated[Format, typer.Option("--format", help="How to write it.")] = Format.TABLE,
+    output: Output = None,
+    list_: Annotated[bool, typer.Option("--list", help="List the reports.")] = False,
+) -> None:
+    """Show a report for a range of days."""
+    from schema import reports
+
+    if list_ or name is None:
+        print_table(
+            ("report", "description", "columns"),
+            ([r.name, r.description, ", ".join(c.name for c in r.columns)] for r in reports.REPORTS.values()),
+        )
+        return
+    chosen = reports.get_report(name)
+    days = (_day(first, "--from"), _day(last, "--to"))
+    if days[0] > days[1]:
+        raise typer.BadParameter(f"--from {days[0]} is later than --to {days[1]}", param_hint="--from")
+    columns = tuple(column.name for column in chosen.columns)
+    with _database() as db:
+        rows = reports.read_report(db, chosen, *days)
+        if form is not Format.TABLE:
+            with output_to(output) as out:
+                write_rows(out, columns, rows, form)
+            return
+        found = list(rows)
+    total = ["total", *[""] * (len(chosen.dimensions) - 1)]
+    sums = [sum(row[len(chosen.dimensions) + at] for row in found) for at in range(len(chosen.measures))]
+    print_table(columns, [*found, (*total, *sums)], title=f"{chosen.name}: {days[0]} to {days[1]}")
+
+
+def codes(
+    *,
+    key: Annotated[str | None, typer.Option(help="Only the codes of this event key.")] = None,
+    role: Annotated[str | None, typer.Option(help="Only the codes that this role may choose.")] = None,
+    json: Json = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the page docs/codes.md.")] = False,
+) -> None:
+    """Show the registered codes, by key and in their order."""
+    from events.codes import Role
+    from events.registry import autodiscover, event_registry
+    from workers.settings import load_settings
+
+    autodiscover(load_settings().apps)
+    if key is not None:
+        event_registry.get_event(key)
+    if role is not None and role not in list(Role):
+        raise typer.BadParameter(f"there is no role {role!r}: choose {', '.join(Role)}", param_hint="--role")
+    chosen = [
+        code
+        for code in event_registry.codes()
+        if (key is None or code.key == key) and (role is None or code.selectable_for(role))
+    ]
+    if json:
+        write_json([code.facts() for code in chosen])
+    elif markdown:
+        sys.stdout.write(_markdown(chosen))
+    else:
+        print_table(_FACTS, ([_fact(code, name) for name in _FACTS] for code in chosen))
+
+
+_FACTS = (
+    "key", "code", "type", "level", "selectable_by", "stops_timer", "order", "set_requires_action_by", "description",
+)  # fmt: skip
+
+
+def _fact(code: Code, name: str) -> Any:
+    value = code.facts()[name]
+    if name == "selectable_by":
+        return ", ".join(value) or "anyone"
+    if name == "set_requires_action_by":
+        return "" if value is None else str(value.get("rule") or value.get("set") or "nobody")
+    if name == "stops_timer":
+        return "yes" if value else ""
+    return value
+
+
+def _markdown(chosen: list[Code]) -> str:
+    lines = [
+        "# Codes",
+        "",
+        "Every code of the bundled apps, generated by `caselog codes --markdown`. Levels: HIGH 29, MODERATE 21,",
+        "MINOR 11. `set_requires_action_by` is empty where the code leaves the case's next move alone.",
+    ]
+    for key in dict.fromkeys(code.key for code in chosen):
+        names = [name for name in _FACTS if name != "key"]
+        lines += ["", f"## `{key}`", "", f"| {' | '.join(names)} |", f"|{' --- |' * len(names)}"]
+        for code in chosen:
+            if code.key == key:
+                cells = ["" if (value := _fact(code, name)) is None else str(value) for name in names]
+                lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+@contextmanager
+def _database() -> Iterator[Connection]:
+    """A connection to the database in force, for reading."""
+    from schema.connection import make_engine
+    from workers.services import find_services
+    from workers.settings import load_settings
+
+    engine = make_engine(find_services(load_settings()).database_url, application="caselog command")
+    try:
+        with engine.connect() as db:
+            yield db
+    finally:
+        engine.dispose()
+
+
+def _or_unknown(found: dict[str, Any] | None, reference: str) -> dict[str, Any]:
+    from events.errors import CaselogError
+
+    if found is None:
+        raise CaselogError(
+            f"there is no case {reference!r}. References are exact; events that wait for it: caselog queues"
+        )
+    return found
+
+
+def _day(value: str | None, option: str) -> date:
+    if value is None:
+        raise typer.BadParameter("give a day such as 2026-11-23", param_hint=option)
+    try:
+        return datetime.strptime(value, "%Y-%m-%d").date()  # noqa: DTZ007 - a local day has no time zone
+    except ValueError:
+        raise typer.BadParameter(f"{value!r} is no day; give one such as 2026-11-23", param_hint=option) from None
+
+
+def _counted(rows: Iterator[tuple[Any, ...]], advance: Any) -> Iterator[tuple[Any, ...]]:
+    for row in rows:
+        yield row
+        advance(1)

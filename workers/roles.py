@@ -1,0 +1,112 @@
+"""The roles of a worker process, put together from settings and services: `caselog worker <role>`."""
+
+from __future__ import annotations
+
+import os
+from datetime import timedelta
+from typing import Final
+
+import redis
+
+from events.publisher import Publisher
+from events.registry import autodiscover, event_registry
+from events.resolve import Rules
+from schema.connection import make_engine
+from workers.heartbeat import Heartbeat
+from workers.logs import configure_logs, get_logger
+from workers.recorder import Recorder
+from workers.recording import Recorded, Recording
+from workers.services import Services, redis_py_url
+from workers.settings import Settings
+from workers.tasks import AGGREGATE, RETRY_PARKED, WORKER_THREADS, Nudge, declare_tasks, make_broker, run_tasks
+
+CLIENT_TIMEOUT_S: Final = 5
+
+
+def make_redis(services: Services) -> redis.Redis:
+    """A Redis client for jobs and heartbeats; nothing is connected yet."""
+    return redis.Redis.from_url(
+        redis_py_url(services.redis_url), socket_connect_timeout=CLIENT_TIMEOUT_S, health_check_interval=30
+    )
+
+
+def make_rules(settings: Settings) -> Rules:
+    return Rules(
+        zone=settings.zone,
+        search_context=settings.search_context,
+        future_tolerance=timedelta(seconds=settings.future_tolerance_s),
+    )
+
+
+def make_recording(settings: Settings, services: Services, *, connections: int = 1) -> Recording:
+    """The road into the log, with every app of the settings registered. Raises `RegistrationError`."""
+    autodiscover(settings.apps)
+    return Recording(
+        make_engine(services.database_url, application="caselog recorder", connections=connections),
+        event_registry,
+        make_rules(settings),
+        transaction_events=settings.batch_events,
+        give_up_parked_s=settings.parked_give_up_s,
+    )
+
+
+def run_recorder(settings: Settings, services: Services) -> None:
+    """Record events until SIGTERM or SIGINT."""
+    configure_logs("recorder")
+    recording = make_recording(settings, services)
+    client = make_redis(services)
+    nudge = Nudge(client)
+
+    def after_commit(recorded: Recorded) -> None:
+        if recorded.deltas:
+            nudge(AGGREGATE)
+        if recorded.hastened:
+            nudge(RETRY_PARKED)
+        if recorded.dead:
+            get_logger().warning("events were set aside", **recorded.dead)
+
+    recorder = Recorder(
+        services.broker_url,
+        recording,
+        batch_events=settings.batch_events,
+        batch_age_s=settings.batch_age_ms / 1000,
+        heartbeat=Heartbeat(client, "recorder"),
+        after_commit=after_commit,
+    )
+    recorder.stop_on_signals()
+    get_logger().info("recorder started", pid=os.getpid(), events=len(event_registry.all()))
+    recorder.run()
+
+
+def run_task_worker(settings: Settings, services: Services) -> None:
+    """Run the dramatiq tasks and their schedule until SIGTERM or SIGINT."""
+    configure_logs("tasks")
+    client = make_redis(services)
+    broker = make_broker(client)
+    recording = make_recording(settings, services, connections=WORKER_THREADS)
+    engine = make_engine(services.database_url, application="caselog tasks", connections=WORKER_THREADS)
+    heartbeat = Heartbeat(client, "tasks")
+    declare_tasks(broker, engine, recording, heartbeat)
+    get_logger().info("tasks started", pid=os.getpid())
+    run_tasks(broker)
+    heartbeat.stop()
+
+
+def run_demo(services: Services) -> None:
+    """Publish simulated journeys for ever, at a gentle rate."""
+    import secrets
+    import signal
+    import threading
+    from datetime import UTC, datetime
+
+    from workers.simulate import live
+
+    configure_logs("demo")
+    stopping = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopping.set())
+    with Publisher(services.broker_url) as publisher:
+        for events in live(secrets.token_hex(4), lambda: datetime.now(UTC)):
+            publisher.publish_many(events)
+            if stopping.wait(1.0):
+                return
