@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from time import time
 from typing import Any, Final
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit
 from uuid import uuid4
 
 import msgspec
@@ -201,4 +201,4 @@ def _redis_url(url: str) -> str:
     parts = urlsplit(url)
     scheme = "unix" if parts.scheme == "redis+socket" else parts.scheme
     query = [("db" if name == "virtual_host" else name, value) for name, value in parse_qsl(parts.query)]
-    return urlunsplit((scheme, parts.netloc, parts.path, urlencode(query), ""))
+    return f"{scheme}://{parts.netloc}{parts.path}" + (f"?{urlencode(query)}" if query else "")

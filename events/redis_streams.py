@@ -58,7 +58,6 @@ class Transport(virtual.Transport):
             retry=Retry(NoBackoff(), 0),
             socket_timeout=SOCKET_TIMEOUT_S,
             socket_connect_timeout=client.connect_timeout,
-            socket_keepalive=True,
         )
 
     def establish_connection(self) -> Transport:
