@@ -96,3 +96,11 @@ def list_dead_letters(
         {"reason": reason, "key": key, "case": case_reference, "since": since, "limit": limit},
     )
     return (DeadLetter(**row) for row in found.mappings())
+
+
+def newest_age_s(db: Connection) -> float | None:
+    """Seconds since the newest dead letter was received, by the database's clock; None where there is none."""
+    age_s: float | None = db.execute(
+        text("select extract(epoch from clock_timestamp() - max(received_at))::float8 from dead_letter")
+    ).scalar_one()
+    return age_s

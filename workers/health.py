@@ -1,0 +1,262 @@
+"""Whether all is well: one check for each part of the pipeline, each on its own and bounded in time (RULES.md §8)."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import threading
+import time
+from collections.abc import Callable, Collection
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import redis
+from sqlalchemy import Connection, Engine, text
+
+from events.broker import EVENTS_QUEUE, connect, queue_status
+from schema import deadletters, reports
+from schema.migrate import current_revision, head_revision
+from workers.data_dir import find_place
+from workers.heartbeat import Beat, read_beats
+from workers.settings import Settings
+
+# A check that takes longer is red. Probes of orchestrators commonly wait 5 seconds or more.
+WITHIN_S: Final = 3.0
+STATEMENT_TIMEOUT_MS: Final = 2000
+HEARTBEAT_AGE_S: Final = 30.0
+DISK_FREE_PERCENT: Final = 2.0
+ALL: Final = "*"
+READY: Final = ("database", "broker")
+_WRITABLE_KEY: Final = "caselog:health"
+_CREDENTIALS: Final = re.compile(r"://[^/@\s]*@")
+
+
+class Check(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What one check found. `value` and `threshold` carry their units; `hint` says what to do where it is red."""
+
+    name: str
+    status: bool
+    value: str
+    threshold: str | None = None
+    hint: str | None = None
+
+
+class Health:
+    """The checks of one installation. Thread-safe; a check that is running is waited for, not started twice."""
+
+    def __init__(self, engine: Engine, broker_url: str, client: redis.Redis, settings: Settings) -> None:
+        """`client` should have socket timeouts: without them a silent Redis keeps its checks' threads for ever."""
+        self._engine = engine
+        self._broker_url = broker_url
+        self._client = client
+        self._settings = settings
+        self._checks: dict[str, Callable[[], Check]] = {
+            "database": self._database,
+            "broker": self._broker,
+            "redis": self._redis,
+            "disk": partial(check_disk, settings),
+            "recorder": partial(self._worker, "recorder"),
+            "tasks": partial(self._worker, "tasks"),
+            "queue": self._queue,
+            "aggregates": self._aggregates,
+            "dead_letters": self._dead_letters,
+        }
+        self._running: dict[str, _Run] = {}
+        self._lock = threading.Lock()
+
+    def check(self, names: Collection[str] | None = None) -> dict[str, Check]:
+        """Each check by its name, all of them unless `names` are given, and "*": whether each of these is green.
+
+        Blocks for about `WITHIN_S` seconds at most. Raises nothing: a server that is away turns its checks red.
+        """
+        wanted = self._checks if names is None else names
+        runs = [self._join(name) for name in wanted]
+        found = [run.outcome(WITHIN_S) for run in runs]
+        red = [check.name for check in found if not check.status]
+        overall = Check(name=ALL, status=not red, value=f"failed: {', '.join(red)}" if red else "all is well")
+        return {check.name: check for check in (overall, *found)}
+
+    def _join(self, name: str) -> _Run:
+        with self._lock:
+            run = self._running.get(name)
+            if run is None or run.is_over:
+                run = self._running[name] = _Run(name, self._checks[name])
+            return run
+
+    def _database(self) -> Check:
+        needed = head_revision()
+        with self._engine.begin() as db:
+            _bound(db)
+            found = current_revision(db)
+        hint = "Run: caselog migrate (or, where the database is ahead, deploy the newer caselog)"
+        value = f"at revision {found}" if found else "without tables"
+        return _judged("database", found == needed, value, f"at revision {needed}", hint)
+
+    def _broker(self) -> Check:
+        with connect(self._broker_url) as connection:
+            connection.ensure_connection(max_retries=0)
+            connection.channel().close()
+        return Check(name="broker", status=True, value="answers")
+
+    def _redis(self) -> Check:
+        # Not only a ping: a replica, or a Redis that cannot save to its disk, answers but takes no jobs or heartbeats.
+        self._client.set(_WRITABLE_KEY, 1, ex=60)
+        return Check(name="redis", status=True, value="answers and takes writes")
+
+    def _worker(self, role: str) -> Check:
+        beats = [beat for beat in read_beats(self._client) if beat.role == role]
+        return _judged(
+            role,
+            bool(beats) and beats[0].age_s < HEARTBEAT_AGE_S,
+            _beats_in_words(beats),
+            f"work, or an empty queue, less than {HEARTBEAT_AGE_S:g} s ago",
+            f"See the log of the {role} workers and the checks of database and broker; start one with: "
+            f"caselog worker {role}",
+        )
+
+    def _queue(self) -> Check:
+        with connect(self._broker_url) as connection:
+            connection.ensure_connection(max_retries=0)
+            status = queue_status(connection, EVENTS_QUEUE.name)
+        limit_s = self._settings.health_queue_age_s
+        age_s = status.oldest_age_s
+        return _judged(
+            "queue",
+            age_s is None or age_s < limit_s,
+            _count(status.ready, "messages ready", age_s),
+            f"oldest less than {limit_s} s",
+            "Start more recorders: caselog worker recorder --processes N; see: caselog queues",
+        )
+
+    def _aggregates(self) -> Check:
+        with self._engine.begin() as db:
+            _bound(db)
+            lag = reports.outbox_lag(db)
+        limit_s = self._settings.health_outbox_age_s
+        return _judged(
+            "aggregates",
+            lag.oldest_age_s is None or lag.oldest_age_s < limit_s,
+            _count(lag.deltas, "deltas to add up", lag.oldest_age_s),
+            f"oldest less than {limit_s} s",
+            "The reports are behind: see the log of the tasks workers; start one with: caselog worker tasks",
+        )
+
+    def _dead_letters(self) -> Check:
+        with self._engine.begin() as db:
+            _bound(db)
+            age_s = deadletters.newest_age_s(db)
+        limit_s = self._settings.health_dead_letter_s
+        return _judged(
+            "dead_letters",
+            limit_s == 0 or age_s is None or age_s >= limit_s,
+            "none" if age_s is None else f"the newest {age_s:.1f} s old",
+            f"none within {limit_s} s" if limit_s else "none (CASELOG_HEALTH_DEAD_LETTER_S is 0)",
+            "See: caselog dead list",
+        )
+
+
+def check_health(engine: Engine, broker_url: str, client: redis.Redis, settings: Settings) -> dict[str, Check]:
+    """One round of all checks; see `Health.check`. Who asks again and again keeps a `Health`."""
+    return Health(engine, broker_url, client, settings).check()
+
+
+def check_disk(settings: Settings) -> Check:
+    """The fullest of the file systems that hold the root, the data directory and the embedded database."""
+    place = find_place(settings.data_dir)
+    wanted = [Path("/"), settings.data_dir, *([place.postgres_data] if place is not None else [])]
+    found = []
+    for path in wanted:
+        if path.exists():
+            usage = shutil.disk_usage(path)
+            found.append((100 * usage.free / usage.total, usage.free / 2**30, path))
+    percent, gib, path = min(found)
+    return _judged(
+        "disk",
+        percent > DISK_FREE_PERCENT,
+        f"{percent:.1f} % free ({gib:.1f} GiB) at {path}",
+        f"more than {DISK_FREE_PERCENT:g} % free",
+        f"Free space on the file system of {path}, or enlarge it, before the database stops",
+    )
+
+
+class _Run:
+    """One run of one check, in a thread of its own."""
+
+    def __init__(self, name: str, check: Callable[[], Check]) -> None:
+        self._name = name
+        self._check = check
+        self._started = time.monotonic()
+        self._ended = threading.Event()
+        self._found: Check | None = None
+        # A daemon: where a server never answers, the thread must not keep the process.
+        threading.Thread(target=self._work, name=f"check {name}", daemon=True).start()
+
+    @property
+    def is_over(self) -> bool:
+        return self._ended.is_set()
+
+    def outcome(self, within_s: float) -> Check:
+        """What the check found; red where it has not ended `within_s` seconds after its start."""
+        self._ended.wait(max(0.0, self._started + within_s - time.monotonic()))
+        if self._found is not None:
+            return self._found
+        return Check(
+            name=self._name,
+            status=False,
+            value=f"no answer for {time.monotonic() - self._started:.1f} s",
+            threshold=f"an answer within {within_s:g} s",
+            hint=_WHEN_AWAY[self._name],
+        )
+
+    def _work(self) -> None:
+        try:
+            self._found = self._check()
+        except Exception as error:  # noqa: BLE001 - whatever a driver raises, the check is red and says so
+            self._found = Check(name=self._name, status=False, value=_in_a_line(error), hint=_WHEN_AWAY[self._name])
+        finally:
+            self._ended.set()
+
+
+_DATABASE_AWAY: Final = "Check that PostgreSQL runs and CASELOG_DATABASE_URL; until then nothing is lost, events wait"
+_BROKER_AWAY: Final = "Check that the broker runs and CASELOG_BROKER_URL; until then publishers get errors"
+_REDIS_AWAY: Final = "Check that Redis runs, takes writes and CASELOG_REDIS_URL; until then reports are not added up"
+_WHEN_AWAY: Final = {
+    "database": _DATABASE_AWAY,
+    "broker": _BROKER_AWAY,
+    "redis": _REDIS_AWAY,
+    "disk": "See that the status worker may read the directory of CASELOG_DATA_DIR",
+    "recorder": _REDIS_AWAY,
+    "tasks": _REDIS_AWAY,
+    "queue": _BROKER_AWAY,
+    "aggregates": _DATABASE_AWAY,
+    "dead_letters": _DATABASE_AWAY,
+}
+
+
+def _bound(db: Connection) -> None:
+    """Have the server itself give up, so that abandoned checks do not pile up there."""
+    db.execute(text(f"set local statement_timeout = {STATEMENT_TIMEOUT_MS}"))
+
+
+def _judged(name: str, well: bool, value: str, threshold: str, hint: str) -> Check:  # noqa: FBT001 - read with the name
+    return Check(name=name, status=well, value=value, threshold=threshold, hint=None if well else hint)
+
+
+def _count(number: int, what: str, oldest_age_s: float | None) -> str:
+    return f"{number} {what}" if oldest_age_s is None else f"{number} {what}, the oldest {oldest_age_s:.1f} s old"
+
+
+def _beats_in_words(beats: list[Beat]) -> str:
+    if not beats:
+        return "no heartbeat"
+    last = beats[0]
+    what = "found nothing to do" if last.idle else "did work"
+    return f"{len(beats)} with a heartbeat, the last {what} {last.age_s:.1f} s ago"
+
+
+def _in_a_line(error: Any) -> str:
+    """The first line of what the driver says, without credentials."""
+    said = str(getattr(error, "orig", None) or error).strip().partition("\n")[0]
+    return _CREDENTIALS.sub("://***@", f"{type(error).__name__}: {said}" if said else type(error).__name__)

@@ -1,0 +1,133 @@
+"""The status worker's pages over HTTP: which version runs, whether it lives, is ready, and all is well."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, Final
+
+import msgspec
+from litestar import Litestar, MediaType, Request, Response, route
+from litestar.enums import HttpMethod
+from litestar.exceptions import HTTPException
+from litestar.types import HTTPResponseStartEvent, Message, Scope
+
+from workers.health import ALL, READY, Check, Health
+from workers.logs import get_logger
+from workers.settings import Settings
+
+# Nothing here is for frames, scripts, other sites or caches.
+HEADERS: Final = {
+    "cache-control": "no-store",
+    "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'",
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+}
+_READ: Final = [HttpMethod.GET, HttpMethod.HEAD]
+_HOME: Final = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>caselog</title>
+<style>body { font: 1.1em/1.6 system-ui, sans-serif; max-width: 40em; margin: 2em auto; padding: 0 1em }</style>
+</head>
+<body>
+<h1>caselog</h1>
+<ul>
+<li><a href="healthcheck.json">healthcheck.json</a>: is all well, and what is not?</li>
+<li><a href="readyz">readyz</a>: do the database and the broker answer?</li>
+<li><a href="livez">livez</a>: does this process answer?</li>
+<li><a href="ping.json">ping.json</a>: which version runs?</li>
+</ul>
+</body>
+</html>
+"""
+
+
+def versions(settings: Settings) -> dict[str, str | None]:
+    """What /ping.json says: the settings that were given to the build, and our own version where none was."""
+    return {
+        "version_number": settings.version_number or _installed_version(),
+        "build_date": settings.build_date,
+        "commit_id": settings.commit_id,
+        "build_tag": settings.build_tag,
+    }
+
+
+def checks_json(checks: dict[str, Check]) -> bytes:
+    """`{"*": {"status": true, …}, "database": {"status": true, "value": …}, …}`: each check without its name."""
+    return msgspec.json.encode(
+        {name: {k: v for k, v in msgspec.to_builtins(check).items() if k != "name"} for name, check in checks.items()}
+    )
+
+
+def make_app(settings: Settings, health: Health) -> Litestar:
+    """The web application. What looks at servers runs in threads: a slow database keeps no other page waiting."""
+
+    @route("/", http_method=_READ, media_type=MediaType.HTML, sync_to_thread=False)
+    def home() -> str:
+        return _HOME
+
+    @route("/ping.json", http_method=_READ, sync_to_thread=False)
+    def ping_json() -> Response[bytes]:
+        found = versions(settings)
+        is_known = bool(found["build_date"] and found["commit_id"])
+        return _json(msgspec.json.encode(found), HTTPStatus.OK if is_known else HTTPStatus.NOT_IMPLEMENTED)
+
+    @route("/livez", http_method=_READ, sync_to_thread=False)
+    def livez() -> Response[bytes]:
+        return _json(b'{"status":true}', HTTPStatus.OK)
+
+    @route("/readyz", http_method=_READ, sync_to_thread=True)
+    def readyz() -> Response[bytes]:
+        return _checked(health.check(READY))
+
+    @route("/healthcheck.json", http_method=_READ, sync_to_thread=True)
+    def healthcheck_json() -> Response[bytes]:
+        return _checked(health.check())
+
+    return Litestar(
+        [home, ping_json, livez, readyz, healthcheck_json],
+        before_send=[_add_headers],
+        exception_handlers={HTTPException: _refused, Exception: _failed},
+        # The documentation pages that Litestar offers load scripts from a CDN.
+        openapi_config=None,
+        logging_config=None,
+    )
+
+
+def _checked(checks: dict[str, Check]) -> Response[bytes]:
+    return _json(checks_json(checks), HTTPStatus.OK if checks[ALL].status else HTTPStatus.SERVICE_UNAVAILABLE)
+
+
+def _json(body: bytes, status: HTTPStatus) -> Response[bytes]:
+    return Response(body, status_code=status, media_type=MediaType.JSON)
+
+
+def _refused(_request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
+    body = {"status": error.status_code, "detail": HTTPStatus(error.status_code).phrase}
+    return Response(
+        msgspec.json.encode(body),
+        status_code=error.status_code,
+        media_type=MediaType.JSON,
+        headers=dict(error.headers or {}),
+    )
+
+
+def _failed(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+    get_logger().error("a page failed", path=request.url.path, exc_info=error)
+    return _json(b'{"status":500,"detail":"Internal Server Error"}', HTTPStatus.INTERNAL_SERVER_ERROR)
+
+
+async def _add_headers(message: Message, _scope: Scope) -> None:
+    if message["type"] == "http.response.start":
+        start: HTTPResponseStartEvent = message
+        start["headers"] = [*start["headers"], *((k.encode(), v.encode()) for k, v in HEADERS.items())]
+
+
+def _installed_version() -> str | None:
+    try:
+        return version("caselog")
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,113 @@
+"""The status worker: one process that says over HTTP and through the broker whether all is well."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+from typing import Final
+
+import msgspec
+import redis
+import uvicorn
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from events.errors import SettingsError
+from schema.connection import make_engine
+from workers.health import Health
+from workers.logs import configure_logs, get_logger
+from workers.pages import checks_json, make_app, versions
+from workers.ping import answer_pings
+from workers.services import Services, redis_py_url
+from workers.settings import Settings
+
+# Three checks ask the database, each in a thread of its own.
+DATABASE_CONNECTIONS: Final = 3
+REDIS_TIMEOUT_S: Final = 2
+# A request may be waiting for a check; it has this long to be answered after SIGTERM.
+LAST_REQUESTS_S: Final = 1
+PINGS_STOP_WITHIN_S: Final = 2
+# Connections that the kernel keeps until they are accepted: a burst of probes is not refused.
+BACKLOG: Final = 512
+
+
+def run_status(settings: Settings, services: Services) -> None:
+    """Serve the pages and answer pings until SIGTERM or SIGINT; from the main thread.
+
+    Raises `SettingsError` where `http_host` and `http_port` cannot be listened on. Servers that are away are no reason
+    not to start: to say so is what this worker is for.
+    """
+    configure_logs("status")
+    stopping = threading.Event()
+    with listen(settings.http_host, settings.http_port) as listener:
+        engine = make_engine(services.database_url, application="caselog status", connections=DATABASE_CONNECTIONS)
+        health = Health(engine, services.broker_url, _redis_client(services), settings)
+        server = uvicorn.Server(
+            uvicorn.Config(
+                make_app(settings, health),
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+                lifespan="off",
+                ws="none",
+                timeout_graceful_shutdown=LAST_REQUESTS_S,
+            )
+        )
+
+        def stop(*_: object) -> None:
+            stopping.set()
+            server.should_exit = True
+
+        # uvicorn puts its own handlers in their place while it serves, and calls these when it has ended.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, stop)
+        pings = threading.Thread(
+            target=answer_pings,
+            args=(services.broker_url, lambda: _answer(settings, health), stopping),
+            name="pings",
+            daemon=True,  # a broker that hangs must not keep the process
+        )
+        pings.start()
+        get_logger().info("status started", pid=os.getpid(), url=_url(settings))
+        try:
+            server.run(sockets=[listener])
+        finally:
+            stopping.set()
+            pings.join(PINGS_STOP_WITHIN_S)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens. Raises `SettingsError` in one line that says which setting to change."""
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+    except socket.gaierror as error:
+        raise SettingsError(f"CASELOG_HTTP_HOST: {host!r} is no address of this machine ({error.strerror})") from None
+    except OSError as error:
+        why = os.strerror(error.errno) if error.errno else str(error)
+        raise SettingsError(
+            f"CASELOG_HTTP_PORT: {host}:{port} cannot be listened on ({why}). Stop what listens there, or set "
+            "CASELOG_HTTP_PORT to a free port"
+        ) from None
+
+
+def _answer(settings: Settings, health: Health) -> bytes:
+    return msgspec.json.encode({"version": versions(settings), "checks": msgspec.Raw(checks_json(health.check()))})
+
+
+def _redis_client(services: Services) -> redis.Redis:
+    # No retries: a Redis that is away is what the checks are to say, and soon.
+    return redis.Redis.from_url(
+        redis_py_url(services.redis_url),
+        socket_connect_timeout=REDIS_TIMEOUT_S,
+        socket_timeout=REDIS_TIMEOUT_S,
+        retry=Retry(NoBackoff(), 0),
+    )
+
+
+def _url(settings: Settings) -> str:
+    host = f"[{settings.http_host}]" if ":" in settings.http_host else settings.http_host
+    return f"http://{host}:{settings.http_port}/"
