@@ -91,8 +91,6 @@ _ATTRIBUTES: Final = frozenset(
 )
 _DATA_MEMBERS: Final = frozenset(EventData.__struct_fields__)
 _REMEDY: Final = "Send a CloudEvents 1.0 event in JSON as docs/events.md describes it."
-# An event with a flat context and patch has 5; a batch with many more is looked at event by event.
-_BRACKETS_AN_EVENT: Final = 8
 _FAULTS: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
@@ -145,10 +143,11 @@ def _decode(body: bytes) -> list[Event | Malformed]:
     if len(body) <= EVENT_BYTES_MAX and b"\\u0000" not in body:
         try:
             events = _many.decode(body)
+            may_be_deep = body.count(b"[") + body.count(b"{") > NESTING_MAX
             for event in events:
                 _check_time(event)
-            if body.count(b"[") + body.count(b"{") > NESTING_MAX + _BRACKETS_AN_EVENT * len(events):
-                events = [parse_event(part) for part in _split(body)]
+                if may_be_deep and _is_nested(event):
+                    _check_values(msgspec.to_builtins(event), NESTING_MAX)
         except (*_FAULTS, MalformedEvent):
             pass  # told apart below, event by event
         else:
@@ -208,6 +207,16 @@ def _check_time(event: Event) -> None:
         )
 
 
+def _is_nested(event: Event) -> bool:
+    """Whether any value inside the event's own objects holds others: where none does, it cannot be too deep."""
+    for part in (event.data.context, event.data.params, event.data.patch, event.extensions):
+        if part:
+            for item in part.values() if isinstance(part, dict) else part:
+                if isinstance(item, dict | list):
+                    return True
+    return False
+
+
 def _check_values(value: Any, levels: int) -> None:
     if levels == 0:
         raise MalformedEvent(f"the event is nested more than {NESTING_MAX} levels deep. {_REMEDY}")
@@ -221,7 +230,18 @@ def _check_values(value: Any, levels: int) -> None:
             _check_values(item, levels - 1)
 
 
-_TOKEN: Final = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{},]', re.DOTALL)
+# A string without an end is told apart, because looking for its end again from each quote in it takes for ever.
+_TOKEN: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|(?P<endless>")|[\[\]{},]', re.DOTALL)
+_BRACKET: Final = re.compile(rb"[\[\]{},]")
+
+
+def _tokens(body: bytes, start: int) -> Iterator[re.Match[bytes]]:
+    """The strings, brackets and commas of a JSON text; behind a quote that nothing closes, brackets and commas."""
+    for token in _TOKEN.finditer(body, start):
+        if token["endless"]:
+            yield from _BRACKET.finditer(body, token.end())
+            return
+        yield token
 
 
 def _split(body: bytes) -> Iterator[bytes]:
@@ -232,7 +252,7 @@ def _split(body: bytes) -> Iterator[bytes]:
     """
     start, end = body.find(b"[") + 1, len(body.rstrip())
     depth, elements, position = 1, [], start
-    for token in _TOKEN.finditer(body, start):
+    for token in _tokens(body, start):
         mark = token.group()
         if mark in b"[{":
             depth += 1
