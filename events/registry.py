@@ -5,8 +5,9 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
-from collections.abc import Iterable, Mapping
-from importlib.metadata import entry_points
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any, ClassVar, Final
 
 import msgspec
@@ -191,47 +192,76 @@ event_registry: Final = EventRegistry()
 
 
 def autodiscover(apps: Iterable[str] | None = None, registry: EventRegistry = event_registry) -> None:
-    """Import `<app>.events` of every app, and every entry point in the group `caselog.apps`.
+    """Import `<app>.events` of every app, and of every entry point in the group `caselog.apps`.
 
     `apps` are package names (default: the bundled ones); a caller reads them from `CASELOG_APPS`. An app without the
-    module is skipped. Raises `RegistrationError` where a module fails to import; the registry is then as it was.
+    module is skipped. Raises `RegistrationError` that names the module where one fails to import; the registry is
+    then as it was, and after the mend the same call imports it again.
     """
-    before, modules = registry.snapshot(), set(sys.modules)
+    before, modules, asked = registry.snapshot(), set(sys.modules), set[str]()
     try:
         for app in BUNDLED_APPS if apps is None else apps:
+            asked.add(f"{app}.events")
             _import_events(app)
         for entry in entry_points(group=ENTRY_POINT_GROUP):
-            loaded = entry.load()
-            if isinstance(loaded, type) and issubclass(loaded, BaseEvent):
-                registry.register(loaded)
+            asked |= {entry.module, f"{entry.module}.events"}
+            _load(entry, registry)
     except BaseException:
+        registered = {there.cls.__module__ for key, there in registry.snapshot().items() if key not in before}
         registry.restore(before)
         # Imported again after the mend, these modules must register their classes again.
-        for name in set(sys.modules) - modules:
-            if name.endswith(".events"):
-                del sys.modules[name]
+        for name in (asked | registered) - modules:
+            sys.modules.pop(name, None)
         raise
 
 
 def _import_events(app: str) -> None:
+    if not _exists(app):
+        raise RegistrationError(
+            f"CASELOG_APPS names {app!r}, and no such package can be imported. Check the spelling, and that it is "
+            f"installed or on PYTHONPATH."
+        )
+    if _exists(f"{app}.events"):
+        with _naming(f"{app}.events"):
+            importlib.import_module(f"{app}.events")
+
+
+def _exists(module: str) -> bool:
+    """Whether there is such a module. Its parent packages are imported for it, which may fail."""
+    parent, _, _ = module.rpartition(".")
     try:
-        if importlib.util.find_spec(app) is None:
-            raise RegistrationError(
-                f"CASELOG_APPS names {app!r}, and no such package can be imported. Check the spelling, and that it "
-                f"is installed or on PYTHONPATH."
-            )
-        if importlib.util.find_spec(f"{app}.events") is None:
-            return
-    except ModuleNotFoundError as error:
-        if error.name is not None and (app == error.name or f"{app}.events".startswith(f"{error.name}.")):
-            raise RegistrationError(f"CASELOG_APPS names {app!r}: {error}.") from error
+        with _naming(parent or module):
+            return importlib.util.find_spec(module) is not None
+    except RegistrationError as error:
+        cause = error.__cause__
+        if (
+            isinstance(cause, ModuleNotFoundError)
+            and cause.name is not None
+            and f"{module}.".startswith(f"{cause.name}.")
+        ):
+            return False
         raise
+
+
+def _load(entry: EntryPoint, registry: EventRegistry) -> None:
+    """An entry point names an app, its `events` module, or one event class in it."""
+    with _naming(f"entry point {entry.name!r} ({entry.value!r}) of the group {ENTRY_POINT_GROUP}"):
+        loaded = entry.load()
+    if isinstance(loaded, type) and issubclass(loaded, BaseEvent):
+        registry.register(loaded)
+    elif hasattr(loaded, "__path__"):
+        _import_events(entry.value)
+
+
+@contextmanager
+def _naming(what: str) -> Iterator[None]:
+    """Turn what an import raises into an error that says what was imported."""
     try:
-        importlib.import_module(f"{app}.events")
-    except RegistrationError:
-        raise
+        yield
+    except RegistrationError as error:
+        raise RegistrationError(f"{what}: {error}") from error
     except Exception as error:
-        raise RegistrationError(f"{app}.events failed to import: {type(error).__name__}: {error}") from error
+        raise RegistrationError(f"{what} failed to import: {type(error).__name__}: {error}") from error
 
 
 def _parse(cls: type[BaseEvent]) -> dict[str, Code]:
