@@ -1,8 +1,6 @@
 # `make` alone prints the targets. Every path is relative, so that the project may live under a path with a space.
 
 .DEFAULT_GOAL := help
-SHELL := /bin/bash
-.SHELLFLAGS := -eu -c
 .SUFFIXES:
 
 PYTHON ?=
@@ -24,7 +22,7 @@ install: $(STAMP) ## Make .venv from requirements.lock, with Python 3.12 or 3.11
 
 # A name on PATH proves nothing: a version manager puts names there that fail when they are called. So each is tried.
 $(STAMP): requirements.lock pyproject.toml
-	@python=; for candidate in $(if $(PYTHON),"$(PYTHON)",python3.12 python3.11 /usr/bin/python3.12 /usr/bin/python3.11 python3.13 python3); do \
+	@set -e; python=; for candidate in $(if $(PYTHON),"$(PYTHON)",python3.12 python3.11 /usr/bin/python3.12 /usr/bin/python3.11 python3.13 python3); do \
 	  if "$$candidate" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then \
 	    python=$$candidate; break; \
 	  fi; \
@@ -33,9 +31,9 @@ $(STAMP): requirements.lock pyproject.toml
 	  echo "make: no working Python 3.12 or 3.11 with its venv module. Install one (on Debian also python3-venv), or: make PYTHON=/path/to/python3.12" >&2; \
 	  exit 1; \
 	fi; \
-	echo "Installing into .venv with $$("$$python" --version) ..."; \
-	rm -rf .venv; \
-	"$$python" -m venv .venv; \
+	echo "Installing into .venv, a minute the first time ..."; \
+	if [ "$$(cat $(STAMP) 2>/dev/null)" != "$$(pwd -P)" ]; then rm -rf .venv; fi; \
+	if ! $(BIN)/python -c '' 2>/dev/null; then "$$python" -m venv .venv; fi; \
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock; \
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .; \
 	pwd -P > $(STAMP); \
