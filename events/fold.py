@@ -33,8 +33,10 @@ class World(msgspec.Struct, kw_only=True):
 class Plan(msgspec.Struct, kw_only=True):
     """What a batch does to the world.
 
-    `logs` in the order of folding; `cases` by reference and `timers` by id as they are afterwards, those in
-    `created` and `started` being new; `refused` and `parked` by the positions of their events.
+    `logs` are new; `cases` by reference and `timers` by id as they are afterwards, those in `created` and `started`
+    being new; `refused` and `parked` by the positions of their events. Only late events (`events.refold`) make
+    `rewritten`, stored logs as they were and with their derived fields as they are now, and `removed`, timers that
+    turn out never to have been started.
     """
 
     logs: list[Log] = msgspec.field(default_factory=list)
@@ -46,6 +48,8 @@ class Plan(msgspec.Struct, kw_only=True):
     parked: list[int] = msgspec.field(default_factory=list)
     positions: list[int] = msgspec.field(default_factory=list)
     """The position of each log's event, parallel to `logs`."""
+    rewritten: list[tuple[Log, Log]] = msgspec.field(default_factory=list)
+    removed: set[int] = msgspec.field(default_factory=set)
 
 
 def fold(batch: Iterable[Screened], world: World, registry: EventRegistry, rules: Rules, ids: Iterator[int]) -> Plan:
@@ -65,12 +69,12 @@ def fold(batch: Iterable[Screened], world: World, registry: EventRegistry, rules
                 continue
         try:
             code = screened.code or resolve(screened.event, screened.registered, registry, case)
-            log = _log(screened, code, next(ids))
+            log = make_log(screened, code, next(ids))
             log.timer_id = timers.covering(log, code)
             if reference is not None:
                 # A copy: what a rule that fails half-way did to the case is thrown away with it.
                 case = CaseState(reference=reference) if case is None else copy.copy(case)
-                _fold_case_or_refuse(case, log, code, screened.registered, rules)
+                fold_case_or_refuse(case, log, code, screened.registered, rules)
         except EventError as error:
             plan.refused.append((screened.position, error))
             continue
@@ -177,7 +181,8 @@ def fold_case(case: CaseState, log: Log, code: Code, registered: Registered, rul
     log.organisation, log.case_source = case.organisation, case.source
 
 
-def _fold_case_or_refuse(case: CaseState, log: Log, code: Code, registered: Registered, rules: Rules) -> None:
+def fold_case_or_refuse(case: CaseState, log: Log, code: Code, registered: Registered, rules: Rules) -> None:
+    """As `fold_case`; whatever an app's rule raises is an `EventError`. Then `case` is not to be used any more."""
     try:
         fold_case(case, log, code, registered, rules)
     except EventError:
@@ -186,7 +191,8 @@ def _fold_case_or_refuse(case: CaseState, log: Log, code: Code, registered: Regi
         raise EventFailed(failure(f"applying {log.key!r}/{log.code!r}", error)) from error
 
 
-def _log(screened: Screened, code: Code, log_id: int) -> Log:
+def make_log(screened: Screened, code: Code, log_id: int) -> Log:
+    """The log entry of an event whose code is resolved; what is derived is filled in by the fold."""
     event, data, actor = screened.event, screened.event.data, screened.event.data.actor
     return Log(
         id=log_id,

@@ -77,22 +77,23 @@ def get_report(name: str) -> Report:
         ) from None
 
 
-def deltas(logs: Iterable[Log], zone: ZoneInfo) -> list[Delta]:
-    """What new logs add to the reports, one delta a row that changes, sorted."""
-    sums: Counter[tuple[str | None, ...]] = Counter(
-        (
-            log.occurred_at.astimezone(zone).date().isoformat(),
-            log.key,
-            log.code,
-            log.category,
-            log.provider,
-            log.organisation,
-            log.case_source,
-        )
-        for log in logs
-        if log.type == LogType.OUTCOME.value and not log.suppressed and log.case is not None
-    )
-    return [Delta(OUTCOMES.name, dimensions, count) for dimensions, count in sums.items()]
+def deltas(logs: Iterable[Log], rewritten: Iterable[tuple[Log, Log]], zone: ZoneInfo) -> list[Delta]:
+    """What new logs add to the reports, and what rewritten ones (before, after) change; one delta a row."""
+    sums: Counter[tuple[str | None, ...]] = Counter()
+    for log in logs:
+        _count(log, sums, 1, zone)
+    for before, after in rewritten:
+        _count(before, sums, -1, zone)
+        _count(after, sums, 1, zone)
+    return [Delta(OUTCOMES.name, dimensions, count) for dimensions, count in sums.items() if count]
+
+
+def _count(log: Log, sums: Counter[tuple[str | None, ...]], sign: int, zone: ZoneInfo) -> None:
+    if log.type != LogType.OUTCOME.value or log.suppressed or log.case is None:
+        return
+    day = log.occurred_at.astimezone(zone).date().isoformat()
+    row = (day, log.key, log.code, log.category, log.provider, log.organisation, log.case_source)
+    sums[row] += sign
 
 
 def post(db: Connection, changes: Iterable[Delta]) -> None:

@@ -14,7 +14,7 @@ from typing import Any, Final
 import msgspec
 from sqlalchemy import Connection, text
 
-from events.state import CaseState, Log, TimerState
+from events.state import CaseState, Log, OrderKey, TimerState
 from schema import rows, tables
 
 _LOG: Final = (
@@ -22,6 +22,7 @@ _LOG: Final = (
     "notes", "context", "patch", "extensions", "occurred_at", "timer_id", "suppressed", "category", "provider",
     "organisation", "case_source",
 )  # fmt: skip
+_LOG_FIELDS: Final = tuple("case" if name == "case_reference" else name for name in _LOG)
 # The case's own columns, in the order of CaseState; then what the fold remembers.
 _CASE_PLAIN: Final = tuple(c.name for c in tables.case.columns if c.name in CaseState.__struct_fields__)
 _CASE: Final = (*_CASE_PLAIN, "state", "last_log_time", "last_log_source", "last_log_event_id", "memory")
@@ -147,6 +148,104 @@ def recorded_events(db: Connection, events: Collection[tuple[str, str]]) -> set[
         {"sources": [source for source, _ in events], "ids": [event_id for _, event_id in events]},
     )
     return {(row.source, row.event_id) for row in found}
+
+
+def last_logs(db: Connection, actors: Collection[str]) -> dict[str, OrderKey]:
+    """The order key of the last log of each actor who has one."""
+    found = db.execute(
+        text(
+            """
+            select actor.id, last.occurred_at, last.source, last.event_id
+            from unnest(cast(:actors as text[])) as actor(id), lateral (
+                select occurred_at, source, event_id from log where log.actor = actor.id
+                order by occurred_at desc, source desc, event_id desc limit 1
+            ) as last
+            """
+        ),
+        {"actors": list(actors)},
+    )
+    return {row.id: (row.occurred_at, row.source, row.event_id) for row in found}
+
+
+def covering_starts(db: Connection, moments: Collection[tuple[str, datetime]]) -> dict[tuple[str, datetime], OrderKey]:
+    """For each (actor, time) at which a timer of the actor ran: the order key of the log that started the first such.
+
+    A timer that ended or began at that very instant counts: which log comes first is for the fold to say.
+    """
+    found = db.execute(
+        text(
+            """
+            select moment.actor, moment.time, start.occurred_at, start.source, start.event_id
+            from unnest(cast(:actors as text[]), cast(:times as timestamptz[])) as moment(actor, time), lateral (
+                select timer.id from timer
+                where timer.actor = moment.actor and timer.started_at <= moment.time
+                  and (timer.stopped_at is null or timer.stopped_at >= moment.time)
+                order by timer.started_at, timer.id limit 1
+            ) as covering join log as start on start.id = covering.id
+            """
+        ),
+        {"actors": [actor for actor, _ in moments], "times": [moment for _, moment in moments]},
+    )
+    return {(row.actor, row.time): (row.occurred_at, row.source, row.event_id) for row in found}
+
+
+def actor_logs(db: Connection, actor: str, start: OrderKey, limit: int) -> list[Log]:
+    """Up to `limit` logs of an actor in order, from that order key on, itself included. The actor is locked."""
+    found = db.execute(
+        _ACTOR_LOGS, {"actor": actor, "time": start[0], "source": start[1], "event_id": start[2], "limit": limit}
+    )
+    return list(map(_stored_log, found))
+
+
+_ACTOR_LOGS: Final = text(
+    f"""
+    select {rows.names(_LOG)} from log
+    where actor = :actor and occurred_at >= :time and (occurred_at, source, event_id) >= (:time, :source, :event_id)
+    order by occurred_at, source, event_id limit :limit
+    """  # noqa: S608 - column names of our own tables
+)
+
+
+def case_logs(db: Connection, references: Collection[str]) -> dict[str, list[Log]]:
+    """The whole log of each of these cases, by reference. The cases are locked."""
+    logs: dict[str, list[Log]] = {reference: [] for reference in references}
+    for log in map(_stored_log, db.execute(_CASE_LOGS, {"references": list(references)})):
+        logs[log.case or ""].append(log)
+    return logs
+
+
+_CASE_LOGS: Final = text(
+    f"select {rows.names(_LOG)} from log where case_reference = any(:references)"  # noqa: S608 - our own columns
+)
+
+
+def _stored_log(row: Sequence[Any]) -> Log:
+    return Log(**dict(zip(_LOG_FIELDS, row, strict=True)))
+
+
+def timers(db: Connection, ids: Collection[int]) -> list[TimerState]:
+    """These timers, as far as they exist."""
+    found = db.execute(text(f"select {rows.names(_TIMER)} from timer where id = any(:ids)"), {"ids": list(ids)})  # noqa: S608 - ours
+    return [TimerState(**dict(zip(TimerState.__struct_fields__, row, strict=True))) for row in found]
+
+
+def rewrite_logs(db: Connection, logs: Iterable[Log]) -> None:
+    """Write what folding again gave for the derived columns of stored logs."""
+    db.execute(_REWRITE_LOGS, rows.transposed(_LOG_DERIVED, map(attrgetter(*_LOG_DERIVED), logs)))
+
+
+_LOG_DERIVED: Final = ("id", "timer_id", "suppressed", "category", "provider", "organisation", "case_source")
+_REWRITE_LOGS: Final = text(
+    f"""
+    update log set {rows.assignments(tables.log, _LOG_DERIVED[1:])}
+    from {rows.unnest(tables.log, _LOG_DERIVED)} where log.id = new.id
+    """  # noqa: S608 - column names of our own tables
+)
+
+
+def delete_timers(db: Connection, ids: Collection[int]) -> None:
+    """Delete timers that, as a late event tells, were never started."""
+    db.execute(text("delete from timer where id = any(:ids)"), {"ids": list(ids)})
 
 
 def insert_cases(db: Connection, cases: Iterable[CaseState]) -> bool:

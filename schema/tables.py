@@ -74,6 +74,7 @@ log: Final = Table(
     Column("case_source", Text, comment="Derived: the case's source as folded at this log"),
     UniqueConstraint("source", "event_id"),
     Index(None, "case_reference", "occurred_at"),
+    Index(None, "actor", "occurred_at"),
     comment="What happened: one row an event, never deleted; only derived columns are ever rewritten",
 )
 

@@ -18,13 +18,15 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
 from events.errors import CaselogError, EventError, EventFailed, UnknownCase
-from events.fold import Plan, World, fold
+from events.fold import Plan, fold
 from events.message import Event, Malformed, Message, decode
+from events.refold import refold
 from events.registry import EventRegistry
 from events.resolve import Rules, Screened, failure, screen
 from schema import deadletters, parking, reports, store
 from schema.deadletters import DeadLetter
 from schema.parking import Parked
+from workers.loading import load
 
 ATTEMPTS: Final = 10
 PARKED_EVENTS: Final = 500
@@ -144,11 +146,14 @@ class Recording:
     def _batch(self, db: Connection, entries: list[Entry]) -> Recorded:
         latest = store.clock(db) + self._rules.future_tolerance
         screened, refused, duplicates = self._screen(entries, latest)
-        world = _load(db, screened)
-        known: set[tuple[str, str]] = set()
+        world, past, known = load(db, screened, self._registry)
         while True:
             fresh = [entry for entry in screened if (entry.event.source, entry.event.id) not in known]
-            plan = fold(fresh, world, self._registry, self._rules, iter(store.next_log_ids(db, len(fresh))))
+            ids = iter(store.next_log_ids(db, len(fresh)))
+            if past is None:
+                plan = fold(fresh, world, self._registry, self._rules, ids)
+            else:
+                plan = refold(fresh, world, past, self._registry, self._rules, ids)
             savepoint = db.begin_nested()
             present = store.insert_logs(db, plan.logs) if plan.logs else set()
             if not present:
@@ -192,7 +197,7 @@ class Recording:
         changed = [case for reference, case in plan.cases.items() if reference not in plan.created]
         started = [plan.timers[timer] for timer in plan.started]
         ended = [timer for timer_id, timer in plan.timers.items() if timer_id not in plan.started]
-        deltas = reports.deltas(plan.logs, self._rules.zone)
+        deltas = reports.deltas(plan.logs, plan.rewritten, self._rules.zone)
         hastened = 0
         if created:
             if not store.insert_cases(db, created):
@@ -200,6 +205,10 @@ class Recording:
             hastened = parking.hasten(db, plan.created)
         if changed:
             store.update_cases(db, changed)
+        if plan.rewritten:
+            store.rewrite_logs(db, (after for _, after in plan.rewritten))
+        if plan.removed:
+            store.delete_timers(db, plan.removed)
         if ended:
             store.update_timers(db, ended)
         if started:
@@ -245,18 +254,6 @@ class Recording:
         done = [_identity(entry) for entry in entries if entry.parked is not None]
         if done:
             parking.unpark(db, done)
-
-
-def _load(db: Connection, screened: list[Screened]) -> World:
-    """Lock and load the actors and cases of a batch, in the one order in which everybody takes locks."""
-    actors = sorted({s.event.data.actor.id for s in screened if s.event.data.actor is not None})
-    references = sorted({s.case for s in screened if s.case is not None})
-    if actors:
-        store.lock_actors(db, actors)
-    return World(
-        cases=store.lock_cases(db, references) if references else {},
-        timers=store.running_timers(db, actors) if actors else {},
-    )
 
 
 def _identity(entry: Entry) -> tuple[str, str]:

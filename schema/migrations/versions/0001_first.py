@@ -195,6 +195,7 @@ def upgrade() -> None:
         sa.UniqueConstraint("source", "event_id", name=op.f("log_source_event_id_key")),
         comment="What happened: one row an event, never deleted; only derived columns are ever rewritten",
     )
+    op.create_index(op.f("log_actor_occurred_at_idx"), "log", ["actor", "occurred_at"], unique=False)
     op.create_index(op.f("log_case_reference_occurred_at_idx"), "log", ["case_reference", "occurred_at"], unique=False)
     op.create_table(
         "parked",
@@ -305,6 +306,7 @@ def downgrade() -> None:
     op.drop_index(op.f("parked_case_reference_idx"), table_name="parked")
     op.drop_table("parked")
     op.drop_index(op.f("log_case_reference_occurred_at_idx"), table_name="log")
+    op.drop_index(op.f("log_actor_occurred_at_idx"), table_name="log")
     op.drop_table("log")
     op.drop_index(op.f("dead_letter_received_at_idx"), table_name="dead_letter")
     op.drop_table("dead_letter")

@@ -1,0 +1,273 @@
+"""Late events: fold again what they change, and say what has to be rewritten (DESIGN.md, decision 4).
+
+An event that sorts before something already folded cannot just be applied. Its case is folded again from its whole
+log, and its actor's timers from the timer that covers that moment up to the next log that ends any timer: after such
+a log no timer runs, whatever came before, so nothing later can differ.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from operator import attrgetter
+from typing import Final
+
+import msgspec
+
+from events.codes import Code, LogLevel, LogType
+from events.errors import EventError, UnknownCode, UnknownEvent
+from events.fold import Plan, TimerFold, World, fold_case_or_refuse, in_order, make_log
+from events.registry import BaseEvent, EventRegistry, Registered
+from events.resolve import Rules, Screened, resolve
+from events.state import CaseState, Log, OrderKey, TimerState
+
+_order_key: Final = attrgetter("order_key")
+_DERIVED: Final = attrgetter("timer_id", "suppressed", "category", "provider", "organisation", "case_source")
+
+
+class Window(msgspec.Struct, kw_only=True):
+    """A stretch of an actor's log that late events fall into, in order.
+
+    It begins where no timer ran. `end` is the order key of its last log, which ends any timer; None where it reaches
+    to the end of the log. `timers` are those that were started in it, as stored.
+    """
+
+    logs: list[Log]
+    timers: list[TimerState]
+    end: OrderKey | None
+
+
+class Past(msgspec.Struct, kw_only=True):
+    """What is recorded and has to be folded again: windows by actor, whole logs by case."""
+
+    windows: Mapping[str, Window] = msgspec.field(default_factory=dict)
+    cases: Mapping[str, list[Log]] = msgspec.field(default_factory=dict)
+
+
+def late_for_actors(batch: Iterable[Screened], last: Mapping[str, OrderKey]) -> list[Screened]:
+    """The events that do not come after the last log of their actor; `last` has its order key, by actor."""
+    return [
+        screened
+        for screened in batch
+        if (actor := screened.event.data.actor) is not None
+        and actor.id in last
+        and screened.event.order_key <= last[actor.id]
+    ]
+
+
+def late_for_cases(batch: Iterable[Screened], cases: Mapping[str, CaseState]) -> list[Screened]:
+    """The events that do not come after the last log of their case, as it stands."""
+    late = []
+    for screened in batch:
+        case = cases.get(screened.case) if screened.case is not None else None
+        if case is None:
+            continue
+        if screened.creates_case:
+            # Perhaps this one, being earlier, is the case's creation, and the other the second.
+            if case.created_at is not None and screened.event.time <= case.created_at:
+                late.append(screened)
+        elif case.last_log is not None and screened.event.order_key <= case.last_log:
+            late.append(screened)
+    return late
+
+
+def ahead_of_creation(batch: Iterable[Screened], cases: Mapping[str, CaseState]) -> bool:
+    """Whether an event is timed before the creation of its case, and both are new: then no one order suits all."""
+    batch = list(batch)
+    created = {s.case: s.event.order_key for s in batch if s.creates_case and s.case not in cases}
+    return any(s.case in created and s.event.order_key < created[s.case] for s in batch)
+
+
+def ends_timers(log: Log, registry: EventRegistry) -> bool:
+    """Whether no timer of the log's actor runs after it."""
+    code, _ = definition(log, registry)
+    return code.stops_timer or code.cancels_timer
+
+
+def definition(log: Log, registry: EventRegistry) -> tuple[Code, Registered]:
+    """What a stored log's code means; one that is no longer registered keeps its type and level, and no effects."""
+    try:
+        return registry.get_code(log.key, log.code), registry.registered(log.key)
+    except (UnknownEvent, UnknownCode):
+        code = Code(
+            key=log.key,
+            code=log.code,
+            type=LogType(log.type),
+            level=LogLevel(log.level),
+            selectable_by=(),
+            description="no longer registered",
+            stops_timer=False,
+        )
+        return code, _NO_LONGER_REGISTERED
+
+
+class _NoLongerRegistered(BaseEvent):
+    key = "no longer registered"
+
+
+_NO_LONGER_REGISTERED: Final = Registered(_NoLongerRegistered)
+
+
+def refold(  # noqa: PLR0917 - the arguments of `fold`, and the past
+    batch: Iterable[Screened], world: World, past: Past, registry: EventRegistry, rules: Rules, ids: Iterator[int]
+) -> Plan:
+    """Fold a batch of which some events are late. As `events.fold.fold`, and in the plan also what is rewritten."""
+    batch = list(batch)
+    given = {screened.position: next(ids) for screened in batch}
+    refused: dict[int, EventError] = {}
+    while True:
+        attempt = _Attempt(world, past, registry, rules)
+        attempt.run([s for s in batch if s.position not in refused], given)
+        if not attempt.refused:
+            attempt.plan.refused = list(refused.items())
+            return attempt.plan
+        # What an event that is refused did to timers and cases is undone by folding once more, without it.
+        refused |= attempt.refused
+
+
+class _Entry(msgspec.Struct):
+    """A log in hand with what its code means. `position` is that of its event; None for a stored one."""
+
+    log: Log
+    code: Code
+    registered: Registered
+    position: int | None = None
+
+    @property
+    def place(self) -> tuple[bool, OrderKey]:
+        """Its place in its case's log: the creation comes first (RULES.md "Order")."""
+        return (not self.code.creates_case, self.log.order_key)
+
+
+class _Attempt:
+    def __init__(self, world: World, past: Past, registry: EventRegistry, rules: Rules) -> None:
+        self.plan = Plan()
+        self.refused: dict[int, EventError] = {}
+        self._world = world
+        self._past = past
+        self._registry = registry
+        self._rules = rules
+        # One copy of each stored log, whether its case or its actor is the reason to fold it again.
+        originals = {log.id: log for logs in past.cases.values() for log in logs}
+        originals |= {log.id: log for window in past.windows.values() for log in window.logs}
+        self._originals = originals
+        self._stored = {log_id: _Entry(copy.copy(log), *definition(log, registry)) for log_id, log in originals.items()}
+        self._of_case: defaultdict[str, list[_Entry]] = defaultdict(list)
+        self._of_actor: defaultdict[str, list[_Entry]] = defaultdict(list)
+        self._billed: defaultdict[str, int] = defaultdict(int)
+        for reference, logs in past.cases.items():
+            self._of_case[reference] = [self._stored[log.id] for log in logs]
+
+    def run(self, batch: list[Screened], ids: Mapping[int, int]) -> None:
+        for screened in in_order(batch, self._world):
+            self._resolve(screened, ids[screened.position])
+        for actor in {*self._of_actor, *self._past.windows}:
+            self._fold_timers(actor)
+        for reference in self._of_case:
+            self._fold_case(reference)
+        for log_id, entry in self._stored.items():
+            if _DERIVED(entry.log) != _DERIVED(self._originals[log_id]):
+                self.plan.rewritten.append((self._originals[log_id], entry.log))
+
+    def _resolve(self, screened: Screened, log_id: int) -> None:
+        reference = screened.case
+        if reference is not None and not screened.creates_case:
+            created = any(entry.code.creates_case for entry in self._of_case.get(reference, ()))
+            if reference not in self._world.cases and not created:
+                self.plan.parked.append(screened.position)
+                return
+        try:
+            code = screened.code
+            if code is None:
+                case = None if reference is None else self._case_before(reference, screened.event.order_key)
+                code = resolve(screened.event, screened.registered, self._registry, case)
+        except EventError as error:
+            self.refused[screened.position] = error
+            return
+        entry = _Entry(make_log(screened, code, log_id), code, screened.registered, screened.position)
+        self.plan.logs.append(entry.log)
+        self.plan.positions.append(screened.position)
+        if entry.log.actor is not None:
+            self._of_actor[entry.log.actor].append(entry)
+        if reference is not None:
+            self._of_case[reference].append(entry)
+
+    def _case_before(self, reference: str, key: OrderKey) -> CaseState:
+        """The case as folded up to that moment among what is recorded (RULES.md §1.5)."""
+        case = self._base(reference)
+        for entry in sorted(self._of_case[reference], key=attrgetter("place")):
+            if entry.code.creates_case or entry.log.order_key < key:
+                case = self._folded(case, _Entry(copy.copy(entry.log), entry.code, entry.registered)) or case
+        return case
+
+    def _base(self, reference: str) -> CaseState:
+        known = self._world.cases.get(reference)
+        if known is None or reference in self._past.cases:
+            return CaseState(reference=reference)
+        return copy.copy(known)
+
+    def _fold_timers(self, actor: str) -> None:
+        window = self._past.windows.get(actor)
+        running = self._world.timers.get(actor)
+        fresh = self._of_actor[actor]
+        if window is not None:
+            again = [self._stored[log.id] for log in window.logs]
+            again += [entry for entry in fresh if window.end is None or entry.log.order_key <= window.end]
+            fresh = [entry for entry in fresh if window.end is not None and entry.log.order_key > window.end]
+            self._take_over(window, self._fold_stretch(again, None))
+            if running is not None and any(timer.id == running.id for timer in window.timers):
+                running = None
+        timers = self._fold_stretch(fresh, running)
+        self.plan.timers |= timers.changed
+        self.plan.started |= timers.started
+        for timer in timers.changed.values():
+            self._bill(timer, 1)
+
+    def _fold_stretch(self, entries: list[_Entry], running: TimerState | None) -> TimerFold:
+        timers = TimerFold({} if running is None else {running.actor: running})
+        for entry in sorted(entries, key=lambda entry: entry.log.order_key):
+            entry.log.timer_id = timers.covering(entry.log, entry.code)
+            timers.fold(entry.log, entry.code)
+        return timers
+
+    def _take_over(self, window: Window, folded: TimerFold) -> None:
+        """Compare the timers of a window as stored with those that the fold gives."""
+        stored = {timer.id: timer for timer in window.timers}
+        self.plan.removed |= stored.keys() - folded.changed.keys()
+        for timer in stored.values():
+            self._bill(timer, -1)
+        for timer in folded.changed.values():
+            self._bill(timer, 1)
+            if timer.id not in stored:
+                self.plan.started.add(timer.id)
+            if timer != stored.get(timer.id):
+                self.plan.timers[timer.id] = timer
+
+    def _bill(self, timer: TimerState, sign: int) -> None:
+        if timer.case is not None and timer.seconds is not None and not timer.cancelled:
+            self._billed[timer.case] += sign * timer.seconds
+
+    def _fold_case(self, reference: str) -> None:
+        known = self._world.cases.get(reference)
+        case = self._base(reference)
+        for entry in sorted(self._of_case[reference], key=attrgetter("place")):
+            folded = self._folded(case, entry)
+            if folded is not None:
+                case = folded
+        case.billable_time = (0 if known is None else known.billable_time) + self._billed.pop(reference, 0)
+        if known is None:
+            self.plan.created.add(reference)
+        if case != known:
+            self.plan.cases[reference] = case
+
+    def _folded(self, case: CaseState, entry: _Entry) -> CaseState | None:
+        """The case with the log folded in; None where a rule refuses it: a stored log then stands without effect."""
+        after = copy.copy(case)
+        try:
+            fold_case_or_refuse(after, entry.log, entry.code, entry.registered, self._rules)
+        except EventError as error:
+            if entry.position is not None:
+                self.refused[entry.position] = error
+            return None
+        return after
