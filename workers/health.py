@@ -96,7 +96,7 @@ class Health:
 
     def _broker(self) -> Check:
         with connect(self._broker_url) as connection:
-            connection.ensure_connection(max_retries=0)
+            connection.ensure_connection(max_retries=0, reraise_as_library_errors=False)
             connection.channel().close()
         return Check(name="broker", status=True, value="answers")
 
@@ -118,7 +118,7 @@ class Health:
 
     def _queue(self) -> Check:
         with connect(self._broker_url) as connection:
-            connection.ensure_connection(max_retries=0)
+            connection.ensure_connection(max_retries=0, reraise_as_library_errors=False)
             status = queue_status(connection, EVENTS_QUEUE.name)
         limit_s = self._settings.health_queue_age_s
         age_s = status.oldest_age_s

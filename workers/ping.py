@@ -10,6 +10,7 @@ import random
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Final
 from uuid import uuid4
 
@@ -41,7 +42,7 @@ def ping(broker_url: str, timeout_s: float) -> dict[str, Any]:
     """
     connection = connect(broker_url)
     try:
-        connection.ensure_connection(max_retries=0)
+        connection.ensure_connection(max_retries=0, reraise_as_library_errors=False)
         return _ask(connection, timeout_s)
     except (*connection.connection_errors, *connection.channel_errors) as error:
         raise PingFailed(
@@ -100,7 +101,7 @@ def answer_pings(broker_url: str, answer: Callable[[], bytes], stopping: threadi
     while not stopping.is_set():
         connection = connect(broker_url)
         try:
-            connection.ensure_connection(max_retries=0)
+            connection.ensure_connection(max_retries=0, reraise_as_library_errors=False)
             delay_s = FIRST_DELAY_S
             _serve(connection, answer, stopping)
         except (*connection.connection_errors, *connection.channel_errors) as error:
@@ -125,13 +126,12 @@ def _serve(connection: Connection, answer: Callable[[], bytes], stopping: thread
 
     with connection.channel() as channel, consume(channel, PING_QUEUE, receive, prefetch_messages=PINGS_AT_ONCE):
         while not stopping.is_set():
-            try:
+            with suppress(TimeoutError):
                 connection.drain_events(timeout=POLL_S)
-            except TimeoutError:
-                pass
-            else:
-                _reply(connection, pings, answer)
-                pings.clear()
+            while pings:
+                # Taken first: on RabbitMQ more may arrive while an answer waits for its confirmation.
+                taken, pings[:] = pings[:], []
+                _reply(connection, taken, answer)
             keep_alive(connection)
 
 
