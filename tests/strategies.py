@@ -1,0 +1,170 @@
+"""Hypothesis strategies for sets of events: few cases, few actors, few moments, so that they meet in every way."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any, Final
+
+from hypothesis import strategies as st
+from reference import BY_STATUS, FACTS, SOURCES
+
+Json = dict[str, Any]
+
+# Summer time in London: local midnight is 23:00 UTC, so these moments lie on three local days.
+START: Final = datetime(2026, 6, 30, 8, 0, tzinfo=UTC)
+_OFFSETS: Final = [
+    timedelta(milliseconds=ms) for ms in (0, 0, 1, 500, 1_000, 61_250, 3_600_000, 53_940_000, 54_000_000, 140_400_001)
+]
+EARLY: Final = START - timedelta(hours=1)
+
+# Upper case sorts before lower case by code points, and after it in most locales; likewise letters with accents.
+CASES: Final = ("ab-1", "AB-2", "É-3")
+NEVER_CREATED: Final = "NO-9"
+_EVENT_SOURCES: Final = ("/portal", "/Call-centre", "/éa")
+_ACTORS: Final[list[Json | None]] = [
+    {"id": "op-1", "role": "operator"},
+    {"id": "op-1", "role": "operator"},
+    {"id": "Op-2", "role": "operator"},
+    {"id": "boss", "role": "operator_manager"},
+    {"id": "anna", "role": "specialist", "provider": "prov-1"},
+    {"id": "ben", "role": "specialist", "provider": "prov-2"},
+    # The same person in another role, and one who has none.
+    {"id": "op-1", "role": "specialist", "provider": "prov-1"},
+    {"id": "robot"},
+    None,
+]
+_CALLBACK_TIMES: Final = ("2026-07-01T09:00:00Z", "2026-07-02T10:30:00.5+01:00")
+_BAD_TIMES: Final = (None, "tomorrow", "2026-07-01T09:00:00", 7)
+
+# How often a key is drawn, against 1 for the others: those whose codes work on each other.
+_WEIGHTS: Final = {"timer": 6, "call_me_back": 4, "case": 4, "assign_to_provider": 3, "stop_call_me_back": 3}
+_KEYS: Final = [key for key in dict.fromkeys(key for key, _ in FACTS) for _ in range(_WEIGHTS.get(key, 1))]
+_CODES: Final = {key: [code for k, code in FACTS if k == key] for key in _KEYS}
+# A case is created once by `event_sets`, and now and then again.
+_OTHER_CASE_CODES: Final = [c for c in _CODES["case"] if c != "CASE_CREATED"] * 3 + ["CASE_CREATED"]
+
+
+def _optional(name: str, values: st.SearchStrategy[Any]) -> st.SearchStrategy[Json]:
+    return st.one_of(st.just({}), st.builds(lambda value: {name: value}, values))
+
+
+def _flag(name: str) -> st.SearchStrategy[Json]:
+    return _optional(name, st.sampled_from([True, True, False, None]))
+
+
+def _merged(*parts: st.SearchStrategy[Json]) -> st.SearchStrategy[Json]:
+    return st.builds(lambda *dicts: {name: value for d in dicts for name, value in d.items()}, *parts)
+
+
+_names = st.sampled_from(["debt", "housing", None])
+_CREATION = _merged(
+    _optional("source", st.sampled_from([*SOURCES, None])),
+    _optional("category", _names),
+    _optional("organisation", st.sampled_from(["org-1", "org-2"])),
+    _optional("eligibility_state", st.just("unknown")),
+    st.one_of(
+        st.just({}),
+        _merged(
+            st.just({"from_case": "old-1"}),
+            _optional("provider", st.sampled_from(["prov-1", None])),
+            _optional("provider_assigned_at", st.sampled_from(_CALLBACK_TIMES)),
+            _optional("requires_action_by", st.sampled_from(["2_provider", "operator_manager", None])),
+        ),
+        st.just({"provider": "prov-2", "requires_action_by": "2_provider"}),  # without from_case: not looked at
+    ),
+)
+_CONTEXTS: Final[dict[str, st.SearchStrategy[Json]]] = {
+    "case": _merged(_optional("organisation", st.sampled_from(["org-2", None])), _flag("complaint_flag")),
+    "assign_to_provider": st.sampled_from([{"provider": "prov-1"}] * 6 + [{"provider": "prov-2"}] * 3 + [{}]),
+    "call_me_back": st.sampled_from([*_CALLBACK_TIMES * 5, *_BAD_TIMES]).map(lambda at: {"requires_action_at": at}),
+    "change_category": _optional("new_category", _names),
+    "means_test": _optional("state", st.sampled_from(["yes", "no", None])),
+    "diagnosis": _optional("state", st.sampled_from(["in_scope", "out_of_scope", None])),
+    "complaint": _optional("complaint", st.sampled_from(["c-1", "c-2", None])),
+}
+_PARAMS: Final[dict[str, st.SearchStrategy[Json]]] = {
+    "assign_to_provider": _merged(_flag("is_spor"), _flag("is_manual_ref"), _flag("is_manual")),
+    "call_me_back": _flag("priority_callback"),
+    "stop_call_me_back": _merged(_flag("cancel"), _flag("complete")),
+    "reject_case": _flag("is_conflict"),
+    "close_case": _flag("is_debt_referral"),
+    "split_case": _flag("internal"),
+} | {key: st.sampled_from([{"status": s} for s in [*statuses, "?"]]) for key, statuses in BY_STATUS.items()}
+_HARMLESS: Final = _optional("colour", st.just("red"))
+
+
+@st.composite
+def _times(draw: st.DrawFn) -> str:
+    """A moment, written with any of several offsets."""
+    moment = START + draw(st.sampled_from(_OFFSETS))
+    return moment.astimezone(timezone(timedelta(hours=draw(st.sampled_from([0, 0, 1, -5]))))).isoformat()
+
+
+@st.composite
+def _codes_and_data(draw: st.DrawFn, key: str, *, settled: bool) -> Json:
+    """The code, its params or neither. `settled`: never a code that depends on the case."""
+    hangs_on_case = key in ("call_me_back", "stop_call_me_back")
+    if (settled and hangs_on_case) or key == "timer" or draw(st.integers(0, 3)):
+        codes = _OTHER_CASE_CODES if key == "case" else _CODES[key]
+        code = draw(st.sampled_from([*codes * 4, "NO_SUCH_CODE"]))
+        return {"code": code} | ({"context": draw(_CREATION)} if code == "CASE_CREATED" else {})
+    return draw(_optional("params", _merged(_PARAMS.get(key, _HARMLESS), st.just({}))))
+
+
+@st.composite
+def _events(draw: st.DrawFn, *, settled: bool) -> Json:
+    key = draw(st.sampled_from([*_KEYS, "no_such_event"]))
+    data: Json = {"code": "X"} if key == "no_such_event" else draw(_codes_and_data(key, settled=settled))
+    if "context" not in data:
+        data |= draw(_optional("context", _CONTEXTS.get(key, _HARMLESS)))
+    actors = _ACTORS
+    fact = FACTS.get((key, data.get("code", "")))
+    if fact is not None and fact.selectable_by and draw(st.integers(0, 7)):
+        actors = [actor for actor in _ACTORS if actor is not None and actor.get("role") in fact.selectable_by]
+    if key == "timer":
+        actors = [actor for actor in actors if actor is not None]
+    actor = draw(st.sampled_from(actors))
+    # A timer may run already when a case is created.
+    time = EARLY.isoformat() if key == "timer" and not draw(st.integers(0, 4)) else draw(_times())
+    event: Json = {"type": key, "time": time, "source": draw(st.sampled_from(_EVENT_SOURCES))}
+    if key != "timer":
+        event["subject"] = draw(st.sampled_from([*CASES * 5, NEVER_CREATED]))
+    if actor is not None:
+        data["actor"] = actor
+    return event | {"data": data | draw(_optional("notes", st.sampled_from(["", "a note"])))}
+
+
+@st.composite
+def event_sets(draw: st.DrawFn, *, most: int = 25, settled: bool = False, created_first: bool = False) -> list[Json]:
+    """Events of few cases and actors, each (source, id) once, in no order.
+
+    `settled`: no code depends on the case. `created_first`: whatever is about a case is timed after its creation.
+    """
+    bodies = draw(st.lists(_events(settled=settled), max_size=most))
+    for case in CASES:
+        # Seldom is a case not created at all, and its events wait for ever.
+        if draw(st.integers(0, 9)):
+            time = EARLY.isoformat() if created_first else draw(_times())
+            data: Json = {"code": "CASE_CREATED", "context": draw(_CREATION)}
+            if draw(st.booleans()):
+                data = {"params": {"status": "created"}, "context": data["context"]}
+            actor = draw(st.sampled_from(_ACTORS))
+            body = {"type": "case", "subject": case, "time": time, "source": draw(st.sampled_from(_EVENT_SOURCES))}
+            bodies.append(body | {"data": data | ({} if actor is None else {"actor": actor})})
+    # Ids that sort otherwise than they were made, and as text: "10" before "9".
+    ids = draw(st.permutations(range(1, len(bodies) + 1)))
+    return [{"specversion": "1.0", "id": str(id_), **body} for id_, body in zip(ids, bodies, strict=True)]
+
+
+@st.composite
+def batches(draw: st.DrawFn, events: list[Json]) -> list[list[Json]]:
+    """The events, in the order given, split into batches anywhere."""
+    cuts = sorted(draw(st.lists(st.integers(0, len(events)), max_size=6)))
+    return [events[a:b] for a, b in zip([0, *cuts], [*cuts, len(events)], strict=True) if a < b]
+
+
+@st.composite
+def deliveries(draw: st.DrawFn, events: list[Json]) -> list[list[Json]]:
+    """The events in any order, some of them twice, split into batches anywhere."""
+    again = draw(st.lists(st.sampled_from(events), max_size=6)) if events else []
+    return draw(batches(draw(st.permutations(events + again))))
