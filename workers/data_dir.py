@@ -144,7 +144,7 @@ def orphans() -> Iterator[Path]:
 
 def remove_place(place: Place) -> None:
     """Delete all that the servers left, outside the data directory too, and nothing else. They must have stopped."""
-    shutil.rmtree(place.sockets, ignore_errors=True)
+    remove_sockets(place)
     unfinished = place.base / "postgres.unfinished"
     for directory in (place.redis_data, place.logs, place.postgres_data, unfinished, place.postgres_programs):
         shutil.rmtree(directory, ignore_errors=True)
@@ -154,6 +154,14 @@ def remove_place(place: Place) -> None:
         place.data_dir.rmdir()
     if place.base != place.data_dir:
         remove_outside(place.base)
+
+
+def remove_sockets(place: Place) -> None:
+    """Leave nothing in the temporary directory. The servers must have stopped; the next start makes them again."""
+    for directory in (place.postgres_sockets, place.redis_sockets):
+        shutil.rmtree(directory, ignore_errors=True)
+    with suppress(OSError):
+        place.sockets.rmdir()
 
 
 def remove_outside(base: Path) -> None:
@@ -168,6 +176,7 @@ def _place_of_user(data_dir: Path) -> Place:
     if not _is_ours(sockets):  # a cleaner of temporary files, or a restart of the machine, takes it away
         sockets = _short_directory(data_dir)
     sockets.mkdir(mode=0o700, exist_ok=True)
+    sockets.chmod(0o700)  # it is ours, and nobody else can have put anything there
     (data_dir / _RECORD).write_text(json.dumps({"sockets": str(sockets)}))
     return Place(data_dir, data_dir, sockets)
 
@@ -175,7 +184,7 @@ def _place_of_user(data_dir: Path) -> Place:
 def _short_directory(data_dir: Path) -> Path:
     """A directory for sockets, the same for the same data directory, so that what runs there is found again."""
     name = f"caselog-{os.geteuid()}-{hashlib.sha256(os.fsencode(data_dir)).hexdigest()[:12]}"
-    for parent in (Path(tempfile.gettempdir()), Path("/tmp")):  # noqa: S108 - made with mode 700 and owner-checked
+    for parent in (Path(tempfile.gettempdir()), Path("/tmp")):  # noqa: S108 - owner-checked, and mode 700
         path = parent / name
         fits = len(os.fsencode(path)) + len(_SOCKET_NAME) <= SOCKET_PATH_BYTES_MAX
         if fits and (_is_ours(path) or not os.path.lexists(path)):
@@ -187,12 +196,12 @@ def _short_directory(data_dir: Path) -> Path:
 
 
 def _is_ours(directory: Path) -> bool:
-    """Whether it is a real directory that belongs to us and that nobody else may enter."""
+    """Whether it is a real directory that belongs to us, and no link that someone else put there."""
     try:
         found = directory.lstat()
     except OSError:
         return False
-    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o077
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid()
 
 
 def _place_of_root(data_dir: Path) -> Place:

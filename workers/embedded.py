@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from workers.data_dir import Place, find_place, make_place, orphans, remove_outside, remove_place
+from workers.data_dir import Place, find_place, make_place, orphans, remove_outside, remove_place, remove_sockets
 from workers.local_postgres import LocalPostgres, accepts_postgres, postgres_url, stop_left_over_postgres
 from workers.local_redis import LocalRedis, accepts_redis, redis_url, stop_left_over_redis
 
@@ -81,7 +80,7 @@ class EmbeddedServers:
         while self._servers:
             self._servers.pop().stop()
         if self._place is not None:
-            shutil.rmtree(self._place.sockets, ignore_errors=True)  # nothing of ours stays in the temporary directory
+            remove_sockets(self._place)
             self._place = None
 
     def __enter__(self) -> Self:

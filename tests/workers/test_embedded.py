@@ -19,7 +19,7 @@ import pytest
 from redis import Redis
 
 from events.errors import SettingsError
-from workers.data_dir import OUTSIDE_ROOT, AlreadyRunning, find_place, locked
+from workers.data_dir import OUTSIDE_ROOT, AlreadyRunning, find_place, locked, remove_sockets
 from workers.embedded import EmbeddedServers, EmbeddedUrls, locate, uninstall
 from workers.services import redis_py_url
 
@@ -265,7 +265,7 @@ def test_nobody_else_can_enter_where_the_data_and_the_sockets_are(data_dir: Path
 def test_sockets_that_a_cleaner_took_away_are_made_again(data_dir: Path) -> None:
     place = find_place(data_dir)
     assert place is not None
-    assert not place.sockets.exists()
+    assert not place.sockets.exists(), "the last stop took them away"
     with quick(data_dir):
         assert running(data_dir).database_url
 
@@ -277,6 +277,7 @@ def test_nothing_is_located_where_only_the_socket_file_is_left(data_dir: Path) -
     with socket.socket(socket.AF_UNIX) as left:
         left.bind(str(place.redis_sockets / "redis.sock"))
     assert locate(data_dir) is None
+    remove_sockets(place)
 
 
 def test_a_second_holder_is_told_who_the_first_is(data_dir: Path) -> None:
