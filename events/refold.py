@@ -29,19 +29,23 @@ _DERIVED: Final = attrgetter("timer_id", "suppressed", "category", "provider", "
 class Window(msgspec.Struct, kw_only=True):
     """A stretch of an actor's log that late events fall into, in order.
 
-    It begins where no timer ran. `end` is the order key of its last log, which ends any timer; None where it reaches
-    to the end of the log. `timers` are those that were started in it, as stored.
+    It begins where no timer ran, and ends with a log that ends any timer; `end` is None where it reaches to the end
+    of the log. `timers` are those that were started in it, as stored.
     """
 
+    start: OrderKey
+    end: OrderKey | None
     logs: list[Log]
     timers: list[TimerState]
-    end: OrderKey | None
+
+    def holds(self, key: OrderKey) -> bool:
+        return self.start <= key and (self.end is None or key <= self.end)
 
 
 class Past(msgspec.Struct, kw_only=True):
-    """What is recorded and has to be folded again: windows by actor, whole logs by case."""
+    """What is recorded and has to be folded again: windows by actor, in order; whole logs by case."""
 
-    windows: Mapping[str, Window] = msgspec.field(default_factory=dict)
+    windows: Mapping[str, list[Window]] = msgspec.field(default_factory=dict)
     cases: Mapping[str, list[Log]] = msgspec.field(default_factory=dict)
 
 
@@ -77,12 +81,6 @@ def ahead_of_creation(batch: Iterable[Screened], cases: Mapping[str, CaseState])
     batch = list(batch)
     created = {s.case: s.event.order_key for s in batch if s.creates_case and s.case not in cases}
     return any(s.case in created and s.event.order_key < created[s.case] for s in batch)
-
-
-def ends_timers(log: Log, registry: EventRegistry) -> bool:
-    """Whether no timer of the log's actor runs after it."""
-    code, _ = definition(log, registry)
-    return code.stops_timer or code.cancels_timer
 
 
 def definition(log: Log, registry: EventRegistry) -> tuple[Code, Registered]:
@@ -150,7 +148,7 @@ class _Attempt:
         self._rules = rules
         # One copy of each stored log, whether its case or its actor is the reason to fold it again.
         originals = {log.id: log for logs in past.cases.values() for log in logs}
-        originals |= {log.id: log for window in past.windows.values() for log in window.logs}
+        originals |= {log.id: log for parts in past.windows.values() for window in parts for log in window.logs}
         self._originals = originals
         self._stored = {log_id: _Entry(copy.copy(log), *definition(log, registry)) for log_id, log in originals.items()}
         self._of_case: defaultdict[str, list[_Entry]] = defaultdict(list)
@@ -208,14 +206,12 @@ class _Attempt:
         return copy.copy(known)
 
     def _fold_timers(self, actor: str) -> None:
-        window = self._past.windows.get(actor)
         running = self._world.timers.get(actor)
         fresh = self._of_actor[actor]
-        if window is not None:
-            again = [self._stored[log.id] for log in window.logs]
-            again += [entry for entry in fresh if window.end is None or entry.log.order_key <= window.end]
-            fresh = [entry for entry in fresh if window.end is not None and entry.log.order_key > window.end]
-            self._take_over(window, self._fold_stretch(again, None))
+        for window in self._past.windows.get(actor, ()):
+            inside = [entry for entry in fresh if window.holds(entry.log.order_key)]
+            fresh = [entry for entry in fresh if not window.holds(entry.log.order_key)]
+            self._take_over(window, self._fold_stretch([self._stored[log.id] for log in window.logs] + inside, None))
             if running is not None and any(timer.id == running.id for timer in window.timers):
                 running = None
         timers = self._fold_stretch(fresh, running)

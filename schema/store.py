@@ -189,21 +189,69 @@ def covering_starts(db: Connection, moments: Collection[tuple[str, datetime]]) -
     return {(row.actor, row.time): (row.occurred_at, row.source, row.event_id) for row in found}
 
 
-def actor_logs(db: Connection, actor: str, start: OrderKey, limit: int) -> list[Log]:
-    """Up to `limit` logs of an actor in order, from that order key on, itself included. The actor is locked."""
+Stretch = tuple[str, OrderKey, OrderKey | None]
+"""Part of an actor's log: the actor, the order keys of its first and last log; None: to the end of the log."""
+
+
+def next_logs(
+    db: Connection, moments: Sequence[tuple[str, OrderKey]], codes: Collection[tuple[str, str]]
+) -> list[OrderKey | None]:
+    """For each (actor, order key): the order key of the actor's next log, after it, of one of these (key, code)."""
     found = db.execute(
-        _ACTOR_LOGS, {"actor": actor, "time": start[0], "source": start[1], "event_id": start[2], "limit": limit}
+        text(
+            """
+            select next.occurred_at, next.source, next.event_id
+            from unnest(cast(:actors as text[]), cast(:times as timestamptz[]), cast(:sources as text[]),
+                        cast(:ids as text[])) with ordinality as moment(actor, time, source, event_id, position)
+            left join lateral (
+                select occurred_at, source, event_id from log
+                where log.actor = moment.actor and occurred_at >= moment.time
+                  and (occurred_at, log.source, log.event_id) > (moment.time, moment.source, moment.event_id)
+                  and (key, code) in (select * from unnest(cast(:keys as text[]), cast(:codes as text[])))
+                order by occurred_at, log.source, log.event_id limit 1
+            ) as next on true
+            order by position
+            """
+        ),
+        _stretches("", moments) | {"keys": [key for key, _ in codes], "codes": [code for _, code in codes]},
     )
-    return list(map(_stored_log, found))
+    return [None if row.occurred_at is None else (row.occurred_at, row.source, row.event_id) for row in found]
+
+
+def actor_logs(db: Connection, stretches: Sequence[Stretch]) -> list[list[Log]]:
+    """The logs of each stretch, in order. The actors are locked."""
+    logs: list[list[Log]] = [[] for _ in stretches]
+    first = _stretches("", [(actor, start) for actor, start, _ in stretches])
+    last = _stretches("last_", [(actor, end) for actor, _, end in stretches])
+    for position, *row in db.execute(_ACTOR_LOGS, first | last):
+        logs[position - 1].append(_stored_log(row))
+    return logs
 
 
 _ACTOR_LOGS: Final = text(
     f"""
-    select {rows.names(_LOG)} from log
-    where actor = :actor and occurred_at >= :time and (occurred_at, source, event_id) >= (:time, :source, :event_id)
-    order by occurred_at, source, event_id limit :limit
+    select part.position, {", ".join(f"log.{name}" for name in _LOG)}
+    from unnest(cast(:actors as text[]), cast(:times as timestamptz[]), cast(:sources as text[]), cast(:ids as text[]),
+                cast(:last_times as timestamptz[]), cast(:last_sources as text[]), cast(:last_ids as text[]))
+         with ordinality as part(actor, time, source, event_id, last_time, last_source, last_event_id, position)
+    join log on log.actor = part.actor and log.occurred_at >= part.time
+        and (log.occurred_at, log.source, log.event_id) >= (part.time, part.source, part.event_id)
+        and (part.last_time is null or (log.occurred_at <= part.last_time
+             and (log.occurred_at, log.source, log.event_id)
+                 <= (part.last_time, part.last_source, part.last_event_id)))
+    order by part.position, log.occurred_at, log.source, log.event_id
     """  # noqa: S608 - column names of our own tables
 )
+
+
+def _stretches(prefix: str, moments: Sequence[tuple[str, OrderKey | None]]) -> dict[str, list[Any]]:
+    keys = [key or (None, None, None) for _, key in moments]
+    return {
+        "actors": [actor for actor, _ in moments],
+        f"{prefix}times": [key[0] for key in keys],
+        f"{prefix}sources": [key[1] for key in keys],
+        f"{prefix}ids": [key[2] for key in keys],
+    }
 
 
 def case_logs(db: Connection, references: Collection[str]) -> dict[str, list[Log]]:

@@ -127,6 +127,7 @@ timer: Final = Table(
     Column("stopped_at", Moment, comment="Time of the event that ended it; null while it runs"),
     Column("cancelled", Boolean, nullable=False, comment="Ended without being billed"),
     Column("case_reference", Ordered, comment="Case of its last log; the case that is billed once it has ended"),
+    Index(None, "actor", "started_at"),
     Index("timer_running_idx", "actor", unique=True, postgresql_where=text("stopped_at is null")),
     Index(None, "case_reference"),
     comment="Stretches of operators' billable time, as folded from the log",

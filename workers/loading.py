@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final
 
 from sqlalchemy import Connection
 
 from events.fold import World
-from events.refold import Past, Window, ahead_of_creation, ends_timers, late_for_actors, late_for_cases
+from events.refold import Past, Window, ahead_of_creation, late_for_actors, late_for_cases
 from events.registry import EventRegistry
 from events.resolve import Screened
-from events.state import Log, OrderKey
 from schema import store
 
 Identity = tuple[str, str]
-CHUNK_LOGS: Final = 200
 
 
 def load(db: Connection, batch: list[Screened], registry: EventRegistry) -> tuple[World, Past | None, set[Identity]]:
@@ -30,9 +27,9 @@ def load(db: Connection, batch: list[Screened], registry: EventRegistry) -> tupl
     last = store.last_logs(db, actors) if actors else {}
     late = late_for_actors(batch, last)
     known = _recorded(db, late)
-    starts = _window_starts(db, [s for s in late if _identity(s) not in known])
-    windows = {actor: _window(db, actor, start, latest, registry) for actor, (start, latest) in starts.items()}
-    touched = {log.case for window in windows.values() for log in window.logs if log.case is not None}
+    windows = _windows(db, [s for s in late if _identity(s) not in known], registry)
+    logs = (log for parts in windows.values() for window in parts for log in window.logs)
+    touched = {log.case for log in logs if log.case is not None}
     references = touched | {s.case for s in batch if s.case is not None}
     world = World(
         cases=store.lock_cases(db, sorted(references)) if references else {},
@@ -51,42 +48,49 @@ def _recorded(db: Connection, batch: Iterable[Screened]) -> set[Identity]:
     return store.recorded_events(db, identities) if identities else set()
 
 
-def _window_starts(db: Connection, late: list[Screened]) -> dict[str, tuple[OrderKey, OrderKey]]:
-    """For each actor whose timers late events can change: where to begin, and the last of those events.
+def _windows(db: Connection, late: list[Screened], registry: EventRegistry) -> dict[str, list[Window]]:
+    """What of the actors' logs late events can change.
 
-    A late event changes timers only where one ran at that moment, or where it starts one.
+    A late event changes timers only where one ran at that moment, or where it starts one; and nothing after the next
+    log that ends any timer.
     """
-    moments = {(s.event.data.actor.id, s.event.time) for s in late if s.event.data.actor is not None}
-    covering = store.covering_starts(db, moments) if moments else {}
-    starts: dict[str, tuple[OrderKey, OrderKey]] = {}
-    for screened in late:
-        actor, key = screened.event.data.actor, screened.event.order_key
-        assert actor is not None
-        covered_since = covering.get((actor.id, screened.event.time))
-        starts_timer = screened.code.starts_timer if screened.code is not None else screened.registered.cls.starts_timer
-        if covered_since is None and not starts_timer:
-            continue
-        start, latest = starts.get(actor.id, (key, key))
-        starts[actor.id] = (min(start, key, covered_since or key), max(latest, key))
-    return starts
+    moments = [(s.event.data.actor.id, s.event.order_key) for s in late if s.event.data.actor is not None]
+    covering = store.covering_starts(db, {(actor, key[0]) for actor, key in moments}) if moments else {}
+    relevant = []
+    for screened, (actor, key) in zip(late, moments, strict=True):
+        since = covering.get((actor, key[0]))
+        starts = screened.code.starts_timer if screened.code is not None else screened.registered.cls.starts_timer
+        if since is not None or starts:
+            relevant.append((actor, min(key, since or key), key))
+    if not relevant:
+        return {}
+    ends = store.next_logs(db, [(actor, key) for actor, _, key in relevant], _timer_ends(registry))
+    stretches = _merged([(actor, start, end) for (actor, start, _), end in zip(relevant, ends, strict=True)])
+    logs = store.actor_logs(db, stretches)
+    started = store.timers(db, [log.id for part in logs for log in part if log.timer_id == log.id])
+    windows: dict[str, list[Window]] = {}
+    for (actor, start, end), part in zip(stretches, logs, strict=True):
+        ids = {log.id for log in part}
+        timers = [timer for timer in started if timer.id in ids]
+        windows.setdefault(actor, []).append(Window(start=start, end=end, logs=part, timers=timers))
+    return windows
 
 
-def _window(db: Connection, actor: str, start: OrderKey, latest: OrderKey, registry: EventRegistry) -> Window:
-    """The actor's log from `start` up to the first log after `latest` that ends any timer."""
-    logs: dict[int, Log] = {}
-    while True:
-        chunk = store.actor_logs(db, actor, start, CHUNK_LOGS)
-        for log in chunk:
-            logs[log.id] = log
-            if log.order_key > latest and ends_timers(log, registry):
-                return _with_timers(db, list(logs.values()), log.order_key)
-        if len(chunk) < CHUNK_LOGS:
-            return _with_timers(db, list(logs.values()), None)
-        start = chunk[-1].order_key
+def _merged(stretches: list[store.Stretch]) -> list[store.Stretch]:
+    """The stretches sorted, those of an actor that overlap made one."""
+    merged: list[store.Stretch] = []
+    for actor, start, end in sorted(stretches, key=lambda stretch: stretch[:2]):
+        if merged and merged[-1][0] == actor and (merged[-1][2] is None or start <= merged[-1][2]):
+            before = merged[-1]
+            last = None if end is None or before[2] is None else max(end, before[2])
+            merged[-1] = (actor, before[1], last)
+        else:
+            merged.append((actor, start, end))
+    return merged
 
 
-def _with_timers(db: Connection, logs: list[Log], end: OrderKey | None) -> Window:
-    return Window(logs=logs, timers=store.timers(db, [log.id for log in logs if log.timer_id == log.id]), end=end)
+def _timer_ends(registry: EventRegistry) -> list[tuple[str, str]]:
+    return [(code.key, code.code) for code in registry.codes() if code.stops_timer or code.cancels_timer]
 
 
 def _identity(screened: Screened) -> Identity:

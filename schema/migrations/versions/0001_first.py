@@ -290,6 +290,7 @@ def upgrade() -> None:
         comment="Stretches of operators' billable time, as folded from the log",
         postgresql_with={"fillfactor": 70},
     )
+    op.create_index(op.f("timer_actor_started_at_idx"), "timer", ["actor", "started_at"], unique=False)
     op.create_index(op.f("timer_case_reference_idx"), "timer", ["case_reference"], unique=False)
     op.create_index(
         "timer_running_idx", "timer", ["actor"], unique=True, postgresql_where=sa.text("stopped_at is null")
@@ -299,6 +300,7 @@ def upgrade() -> None:
 def downgrade() -> None:
     op.drop_index("timer_running_idx", table_name="timer", postgresql_where=sa.text("stopped_at is null"))
     op.drop_index(op.f("timer_case_reference_idx"), table_name="timer")
+    op.drop_index(op.f("timer_actor_started_at_idx"), table_name="timer")
     op.drop_table("timer")
     op.drop_table("report_outcomes")
     op.drop_table("report_outbox")
