@@ -74,8 +74,8 @@ def outcome_of(
             case["outcome_code_id"] = identities[case["outcome_code_id"]]
         outcome.cases[case["reference"]] = case
     for row in timers:
-        timer = {name: row[name] for name in ("actor", "started_at", "stopped_at", "cancelled")}
-        outcome.timers[identities[row["id"]]] = timer | {"case": row["case_reference"]}
+        plain = {name: row[name] for name in ("actor", "started_at", "stopped_at", "cancelled")}
+        outcome.timers[identities[row["id"]]] = plain | {"case": row["case_reference"]}
     outcome.refused = {(row["source"], row["event_id"]): row["reason"] for row in dead}
     outcome.waiting = {(row["source"], row["event_id"]) for row in parked}
     outcome.outcomes = Counter(

@@ -1,0 +1,140 @@
+"""A world in memory: what the store does with a plan, as simply as can be, so that the fold is tested without one."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections import Counter
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Any, Final
+from zoneinfo import ZoneInfo
+
+import msgspec
+from reference import Outcome
+from stored import body, outcome_of
+
+from events.errors import EventError
+from events.fold import Plan, World, fold
+from events.message import Event, parse_event
+from events.refold import Past, Window, ahead_of_creation, late_for_actors, late_for_cases, refold
+from events.registry import EventRegistry, autodiscover, event_registry
+from events.resolve import Rules, Screened, screen
+from events.state import CaseState, Log, TimerState
+
+LONDON: Final = ZoneInfo("Europe/London")
+NO_EARLIEST: Final = datetime(1, 1, 1, tzinfo=UTC)
+NO_LATEST: Final = datetime(9999, 1, 1, tzinfo=UTC)
+
+
+class MemoryWorld:
+    """Events in, batch by batch; `cases`, `timers`, `logs`, `refused` and `waiting` out."""
+
+    def __init__(self, *, registry: EventRegistry | None = None, search_context: tuple[str, ...] = ()) -> None:
+        if registry is None:
+            autodiscover()
+        self.registry = registry or event_registry
+        self.rules = Rules(zone=LONDON, search_context=search_context)
+        self.cases: dict[str, CaseState] = {}
+        self.timers: dict[int, TimerState] = {}
+        self.logs: dict[int, Log] = {}
+        self.refused: dict[tuple[str, str], EventError] = {}
+        self.waiting: dict[tuple[str, str], Event] = {}
+        self._ids = itertools.count(1)
+
+    def record(self, *batch: dict[str, Any]) -> Plan:
+        """Record events, given as JSON objects; then those that waited for the cases created. The batch's plan."""
+        plan = self._record([parse_event(body(event)) for event in batch])
+        while ready := [event for event in self.waiting.values() if event.subject in self.cases]:
+            self._record(ready)
+        return plan
+
+    def outcome(self) -> Outcome:
+        """What stands, in the words of the reference."""
+        logs = [msgspec.structs.asdict(log) | {"case_reference": log.case} for log in self.logs.values()]
+        left_out = ("last_log", "last_outcome", "viewed_timers", "call_started", "open_complaints")
+        cases = [
+            {k: v for k, v in msgspec.structs.asdict(case).items() if k not in left_out} | {"state": case.state}
+            for case in self.cases.values()
+        ]
+        report = Counter(
+            (
+                log.occurred_at.astimezone(LONDON).date(), log.key, log.code, log.category, log.provider,
+                log.organisation, log.case_source,
+            )
+            for log in self.logs.values()
+            if log.type == "outcome" and not log.suppressed
+        )  # fmt: skip
+        names = ("day", "key", "code", "category", "provider", "organisation", "source")
+        return outcome_of(
+            logs=logs,
+            cases=cases,
+            timers=[msgspec.structs.asdict(t) | {"case_reference": t.case} for t in self.timers.values()],
+            dead=[{"source": s, "event_id": i, "reason": e.reason} for (s, i), e in self.refused.items()],
+            parked=[{"source": source, "event_id": event_id} for source, event_id in self.waiting],
+            report=[dict(zip(names, row, strict=True)) | {"outcomes": many} for row, many in report.items()],
+        )
+
+    def _record(self, events: list[Event]) -> Plan:
+        known = {(log.source, log.event_id) for log in self.logs.values()}
+        screened: list[Screened] = []
+        for event in {(event.source, event.id): event for event in reversed(events)}.values():
+            self.waiting.pop((event.source, event.id), None)
+            if (event.source, event.id) in known:
+                continue
+            try:
+                screened.append(screen(len(screened), event, self.registry, NO_LATEST))
+            except EventError as fault:
+                self.refused[event.source, event.id] = fault
+        plan = self._fold(screened)
+        self._carry_out(plan)
+        by_position = {s.position: s.event for s in screened}
+        for position, error in plan.refused:
+            self.refused[by_position[position].source, by_position[position].id] = error
+        for position in plan.parked:
+            self.waiting[by_position[position].source, by_position[position].id] = by_position[position]
+        return plan
+
+    def _fold(self, batch: list[Screened]) -> Plan:
+        """As the recorder does: fold what comes in order, fold again what does not."""
+        last = {log.actor: log.order_key for log in self._in_order(self.logs.values()) if log.actor is not None}
+        late = late_for_actors(batch, last) or late_for_cases(batch, self.cases) or ahead_of_creation(batch, self.cases)
+        actors = {s.event.data.actor.id for s in batch if s.event.data.actor is not None}
+        world = World(
+            cases=self.cases, timers={t.actor: t for t in self.timers.values() if t.running and t.actor in actors}
+        )
+        if not late:
+            return fold(batch, world, self.registry, self.rules, self._ids)
+        # Everything is folded again, where the store loads no more than it must.
+        windows = {actor: [self._whole_log(actor)] for actor in actors}
+        touched = {s.case for s in batch} | {log.case for parts in windows.values() for log in parts[0].logs}
+        cases = {c: [log for log in self.logs.values() if log.case == c] for c in self.cases.keys() & touched}
+        return refold(batch, world, Past(windows=windows, cases=cases), self.registry, self.rules, self._ids)
+
+    def _whole_log(self, actor: str) -> Window:
+        return Window(
+            start=(NO_EARLIEST, "", ""),
+            end=None,
+            logs=self._in_order(log for log in self.logs.values() if log.actor == actor),
+            timers=[timer for timer in self.timers.values() if timer.actor == actor],
+        )
+
+    @staticmethod
+    def _in_order(logs: Iterable[Log]) -> list[Log]:
+        return sorted(logs, key=lambda log: log.order_key)
+
+    def _carry_out(self, plan: Plan) -> None:
+        """Insert what is new, update what stands: the store relies on the plan's word for which is which."""
+        plan = copy.deepcopy(plan)
+        assert plan.created == plan.cases.keys() - self.cases.keys()
+        assert plan.started == plan.timers.keys() - self.timers.keys()
+        assert plan.removed <= self.timers.keys()
+        assert len({log.id for log in plan.logs}) == len(plan.logs) == len(plan.positions)
+        for before, after in plan.rewritten:
+            assert self.logs[before.id] == before
+            self.logs[after.id] = after
+        for timer_id in plan.removed:
+            del self.timers[timer_id]
+        self.logs |= {log.id: log for log in plan.logs}
+        self.timers |= plan.timers
+        self.cases |= plan.cases
