@@ -190,10 +190,9 @@ def _head_age_s(channel: Any, queue: str) -> float | None:
         return None
     channel.basic_reject(message.delivery_tag, requeue=True)
     published_s = message.properties.get("timestamp")
-    if published_s is None:
+    if not isinstance(published_s, int):
         return None
-    published_s = published_s.timestamp() if hasattr(published_s, "timestamp") else published_s
-    return max(time() - float(published_s), 0.0)
+    return max(time() - published_s, 0.0)
 
 
 def _redis_url(url: str) -> str:

@@ -43,7 +43,7 @@ class _Batch:
         self.body_bytes = 2
         self.due_s = due_s
         self.key = key
-        self.future: Future[None] = Future()
+        self.future = _running()
 
     def message(self) -> tuple[bytes, str, str]:
         """Body, content type and routing key."""
@@ -59,7 +59,7 @@ class Publisher:
     message. `buffer_events` may wait for the broker; then `publish` blocks. A message that the broker does not
     confirm is sent again, with the same ids, for `retry_for_s` seconds; then it and all that wait behind it are given
     up: their futures fail, and the next `flush` or `close` raises `PublishError`, which holds them. (So does
-    `publish`, where nobody flushes and as many were given up as the buffer holds.)
+    `publish`, where nobody flushes and as many were given up as the buffer holds: with its own event among them.)
 
     Close it, or use it as a context manager. Do not use it across a fork.
     """
@@ -86,6 +86,7 @@ class Publisher:
         self._changed = threading.Condition()
         self._waiting: deque[_Batch] = deque()
         self._given_up: list[bytes] = []
+        self._last_error: Exception | None = None
         # Counts of events since the start: all were accepted in order, and are settled (sent or given up) in order.
         self._accepted = 0
         self._settled = 0
@@ -101,8 +102,7 @@ class Publisher:
         An event is a mapping of CloudEvents attributes (missing ones among `specversion`, `id`, `source` and `time`
         are filled in), an `Event`, or a whole event in JSON. Raises `MalformedEvent` at once for one that is none; a
         normal return promises nothing yet. Blocks while the buffer is full. The future may be shared by the events of
-        one message; cancelling it has no
-        effect, and what it calls back must not publish.
+        one message; it cannot be cancelled, and what it calls back must not publish.
         """
         return self._add([encode(event, self._source)])[0]
 
@@ -148,13 +148,13 @@ class Publisher:
         """Append the events to the open batch, or to new ones; the futures of their batches, in order."""
         futures: list[Future[None]] = []
         with self._changed:
+            if len(self._given_up) >= self._buffer_events:
+                self._raise_given_up(also=[raw for raw, _ in encoded])
             for raw, key in encoded:
                 while self._accepted - self._settled >= self._buffer_events and not self._is_closing:
                     self._changed.wait()
                 if self._is_closing:
                     raise PublisherClosed("the publisher is closed: make a new one")
-                if len(self._given_up) >= self._buffer_events:
-                    self._raise_given_up()
                 batch = self._waiting[-1] if self._waiting else None
                 if batch is None or self._is_full(batch) or batch.body_bytes + len(raw) > BATCH_BYTES_MAX:
                     batch = _Batch(monotonic() + self._linger_s, routing_key(key))
@@ -172,14 +172,15 @@ class Publisher:
     def _is_full(self, batch: _Batch) -> bool:
         return len(batch.events) >= self._batch_events
 
-    def _raise_given_up(self) -> None:
+    def _raise_given_up(self, also: Iterable[bytes] = ()) -> None:
         if self._given_up:
-            unsent, self._given_up = self._given_up, []
+            unsent, self._given_up = [*self._given_up, *also], []
             raise PublishError(
-                f"the broker did not confirm {len(unsent)} events within {self._retry_for_s} seconds: "
-                f"see that it runs, and publish what `unsent` holds again. The ids are the same, so it is safe.",
+                f"the broker did not confirm {len(unsent)} events within {self._retry_for_s} seconds "
+                f"({type(self._last_error).__name__}: {self._last_error}). When it runs again, publish what `unsent` "
+                f"holds: the ids are the same, so it is safe.",
                 unsent,
-            )
+            ) from self._last_error
 
     # The sending thread
 
@@ -187,7 +188,8 @@ class Publisher:
         while (batch := self._next_batch()) is not None:
             error = self._send(batch)
             self._settle(batch, error)
-        self._connection.release()
+        with suppress(Exception):  # everything is confirmed or given up; nothing hangs on a polite goodbye
+            self._connection.release()
 
     def _next_batch(self) -> _Batch | None:
         """The first batch once it is full, has lingered or is to be flushed; None when closed and nothing is left."""
@@ -245,17 +247,23 @@ class Publisher:
                 batches += self._waiting
                 self._waiting.clear()
         for settled in batches:  # before they are counted: after a flush every future is done
-            if not settled.future.set_running_or_notify_cancel():
-                continue
             if error is None:
                 settled.future.set_result(None)
             else:
                 settled.future.set_exception(_failure(settled, error))
         with self._changed:
             if error is not None:
+                self._last_error = error
                 self._given_up += [raw for lost in batches for raw in lost.events]
             self._settled += sum(len(settled.events) for settled in batches)
             self._changed.notify_all()
+
+
+def _running() -> Future[None]:
+    """A future that nobody can cancel: it may be shared, and what was accepted is sent."""
+    future: Future[None] = Future()
+    future.set_running_or_notify_cancel()
+    return future
 
 
 def _failure(batch: _Batch, error: Exception) -> PublishError:
@@ -268,7 +276,7 @@ def _all_of(futures: list[Future[None]]) -> Future[None]:
     """One future for several, done when all are; its error holds the unsent events of all that failed."""
     if len(futures) == 1:
         return futures[0]
-    together: Future[None] = Future()
+    together = _running()
     lock, remaining = threading.Lock(), len(futures)
 
     def on_done(_: Future[None]) -> None:

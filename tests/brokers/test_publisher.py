@@ -159,7 +159,7 @@ def test_giving_up_is_told_by_publish_where_nobody_flushes(any_broker: Broker) -
     eventually(lambda: len(publisher._given_up) == 3, "three events were given up")  # noqa: SLF001 - no promise, but its cause
     with pytest.raises(PublishError) as failure:
         publisher.publish(event(3))
-    assert ids_of(failure.value.unsent) == ids(0, 3)
+    assert ids_of(failure.value.unsent) == ids(0, 4)
     publisher.close()
 
 
