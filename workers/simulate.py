@@ -34,7 +34,7 @@ SATURDAY: Final = (time(9), time(12, 30))
 def simulate(cases: int, seed: int) -> Iterator[Event]:
     """The events of so many cases' journeys, as CloudEvents, sorted by (time, source, id): about eleven a case.
 
-    The cases begin on working days from January 2025 on, spread over a week to a year by their number. Bounded
+    The cases begin on working days from January 2025 on, spread over a week to eight months by their number. Bounded
     memory: only the journeys under way are held. Published in this order, no event is refused.
     """
     days = min(max(cases // CASES_A_DAY, FEWEST_DAYS), MOST_DAYS)
