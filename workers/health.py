@@ -19,13 +19,12 @@ from events.broker import EVENTS_QUEUE, connect, queue_status
 from schema import deadletters, reports
 from schema.migrate import current_revision, head_revision
 from workers.data_dir import find_place
-from workers.heartbeat import Beat, read_beats
+from workers.heartbeat import YOUNG_S, Beat, read_beats
 from workers.settings import Settings
 
 # A check that takes longer is red. Probes of orchestrators commonly wait 5 seconds or more.
 WITHIN_S: Final = 3.0
 STATEMENT_TIMEOUT_MS: Final = 2000
-HEARTBEAT_AGE_S: Final = 30.0
 DISK_FREE_PERCENT: Final = 2.0
 ALL: Final = "*"
 READY: Final = ("database", "broker")
@@ -109,9 +108,9 @@ class Health:
         beats = [beat for beat in read_beats(self._client) if beat.role == role]
         return _judged(
             role,
-            bool(beats) and beats[0].age_s < HEARTBEAT_AGE_S,
+            bool(beats) and beats[0].age_s < YOUNG_S,
             _beats_in_words(beats),
-            f"work, or an empty queue, less than {HEARTBEAT_AGE_S:g} s ago",
+            f"work, or an empty queue, less than {YOUNG_S:g} s ago",
             f"See the log of the {role} workers and the checks of database and broker; start one with: "
             f"caselog worker {role}",
         )

@@ -14,6 +14,8 @@ import redis
 PREFIX: Final = "caselog:heartbeat:"
 KEPT_S: Final = 300
 INTERVAL_S: Final = 1.0
+# A worker whose heartbeat is older gets nothing done (RULES.md §8).
+YOUNG_S: Final = 30.0
 
 
 class Beat(msgspec.Struct, kw_only=True):

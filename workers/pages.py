@@ -49,9 +49,10 @@ def versions(settings: Settings) -> dict[str, str | None]:
     """What /ping.json says: the settings that were given to the build, and our own version where none was."""
     return {
         "version_number": settings.version_number or _installed_version(),
-        "build_date": settings.build_date,
-        "commit_id": settings.commit_id,
-        "build_tag": settings.build_tag,
+        # An image that was built without them has them empty.
+        "build_date": settings.build_date or None,
+        "commit_id": settings.commit_id or None,
+        "build_tag": settings.build_tag or None,
     }
 
 
