@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Any, Final
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -72,7 +72,7 @@ def screen(position: int, event: Event, registry: EventRegistry, latest: datetim
         # Whether it creates its case must be known before the case is looked for. Where the rule wants to see a case,
         # or refuses, it is asked again once the case is there.
         with suppress(EventError):
-            code = resolve(event, registered, registry, None)
+            code = _chosen(event, registered, registry, None)
             code = code if code.creates_case else None
     if registered.checks:
         with _failing_as_event(f"check of {event.type!r}"):
@@ -87,13 +87,22 @@ def screen(position: int, event: Event, registry: EventRegistry, latest: datetim
 
 def resolve(event: Event, registered: Registered, registry: EventRegistry, case: CaseState | None) -> Code:
     """The code of an event that gives none, against the case as folded so far (RULES.md §1.3, §1.5)."""
-    with _failing_as_event(f"get_log_code of {event.type!r}"):
-        name = registered.event.get_log_code(case, **(event.data.params or {}))
-    code = registry.get_code(event.type, name)
+    code = _chosen(event, registered, registry, case)
     if registered.checks:
         with _failing_as_event(f"check of {event.type!r}"):
             registered.event.check(code.code, event.data.context or {})
     return code
+
+
+def _chosen(event: Event, registered: Registered, registry: EventRegistry, case: CaseState | None) -> Code:
+    with _failing_as_event(f"get_log_code of {event.type!r}"):
+        name: Any = registered.event.get_log_code(case, **(event.data.params or {}))
+    if not isinstance(name, str):
+        raise EventFailed(
+            f"get_log_code of {event.type!r} returned {name!r}, and a code is a string. Mend the rule and requeue the "
+            f"dead letter."
+        )
+    return registry.get_code(event.type, name)
 
 
 @contextmanager

@@ -58,7 +58,7 @@ def _merged(*parts: st.SearchStrategy[Json]) -> st.SearchStrategy[Json]:
 
 _names = st.sampled_from(["debt", "housing", None])
 _CREATION = _merged(
-    _optional("source", st.sampled_from([*SOURCES, None])),
+    _optional("source", st.sampled_from([*SOURCES * 3, None, "FAX"])),
     _optional("category", _names),
     _optional("organisation", st.sampled_from(["org-1", "org-2"])),
     _optional("eligibility_state", st.just("unknown")),

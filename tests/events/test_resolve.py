@@ -1,0 +1,300 @@
+"""From an event to its code: what is refused, in which order, and what is decided when (RULES.md §1)."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from memory import MemoryWorld
+from stored import body
+
+from events.codes import LogLevel, LogType, Role
+from events.errors import EventError, EventFailed, EventRejected, RoleNotAllowed
+from events.message import Event, parse_event
+from events.registry import BaseEvent, EventRegistry, autodiscover, event_registry
+from events.resolve import Screened, resolve, screen
+from events.state import CaseState
+
+Json = dict[str, Any]
+NOW = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
+LATEST = NOW + timedelta(minutes=5)
+
+
+@pytest.fixture(autouse=True)
+def _bundled() -> None:
+    autodiscover()
+
+
+def as_json(key: str, data: Json | None = None, *, subject: str | None = "AB-1", time: datetime = NOW) -> Json:
+    event = {"specversion": "1.0", "id": "1", "source": "/test", "type": key, "time": time.isoformat()}
+    return event | {"data": data or {}} | ({} if subject is None else {"subject": subject})
+
+
+def an_event(key: str, data: Json | None = None, *, subject: str | None = "AB-1", time: datetime = NOW) -> Event:
+    return parse_event(body(as_json(key, data, subject=subject, time=time)))
+
+
+def screened(key: str, data: Json | None = None, registry: EventRegistry = event_registry, **more: Any) -> Screened:
+    return screen(0, an_event(key, data, **more), registry, LATEST)
+
+
+def refusal(key: str, data: Json | None = None, registry: EventRegistry = event_registry, **more: Any) -> EventError:
+    with pytest.raises(EventError) as caught:
+        screened(key, data, registry, **more)
+    return caught.value
+
+
+def code_of(key: str, data: Json | None = None, case: CaseState | None = None) -> str:
+    """The code that an event of a case comes to."""
+    event = screened(key, data)
+    if event.code is not None:
+        return event.code.code
+    return resolve(event.event, event.registered, event_registry, case or CaseState(reference="AB-1")).code
+
+
+def by(role: str | None) -> Json:
+    return {"actor": {"id": "someone"} | ({} if role is None else {"role": role})}
+
+
+# --- what an event says itself ---
+
+
+def test_an_event_of_an_unregistered_type_is_unknown_and_told_the_nearest() -> None:
+    error = refusal("acept_case", {"code": "SPOP"})
+    assert error.reason == "unknown_event"
+    assert "'acept_case'" in str(error)
+    assert "Did you mean 'accept_case'?" in str(error)
+    assert "caselog dead requeue" in str(error)
+
+
+def test_a_given_code_stands_under_its_key_or_is_unknown() -> None:
+    assert code_of("accept_case", {"code": "SPOP"}) == "SPOP"
+    error = refusal("accept_case", {"code": "CLSP"})
+    assert error.reason == "unknown_code"
+    assert "'SPOP'" in str(error)
+
+
+def test_codes_belong_to_their_key() -> None:
+    """DUPL stands under two keys, each with roles of its own."""
+    assert code_of("suspend_case", {"code": "DUPL", **by("operator")}) == "DUPL"
+    assert refusal("reject_case", {"code": "DUPL", **by("operator")}).reason == "role_not_allowed"
+
+
+@pytest.mark.parametrize("role", [None, "web", "specialist", "operator_manager"])
+def test_a_given_code_may_be_chosen_by_its_roles_only(role: str | None) -> None:
+    error = refusal("decline_help", {"code": "DESP", **by(role)})
+    assert isinstance(error, RoleNotAllowed)
+    assert "operator" in str(error)
+
+
+def test_without_an_actor_only_what_anyone_may_choose_is_allowed() -> None:
+    assert refusal("decline_help", {"code": "DESP"}).reason == "role_not_allowed"
+    assert code_of("accept_case", {"code": "SPOP"}) == "SPOP"
+
+
+def test_a_code_that_the_rule_chooses_is_not_held_against_the_roles() -> None:
+    """An empty or full `selectable_by` is about who may select a code; here nobody selected it (RULES.md §1.2)."""
+    assert code_of("reject_case", {"params": {"is_conflict": True}, **by("operator")}) == "COI"
+
+
+def test_an_event_up_to_the_tolerance_ahead_is_taken_and_a_later_one_is_not() -> None:
+    assert screened("accept_case", {"code": "SPOP"}, time=LATEST).code is not None
+    error = refusal("accept_case", {"code": "SPOP"}, time=LATEST + timedelta(microseconds=1))
+    assert error.reason == "time_in_future"
+    assert "CASELOG_FUTURE_TOLERANCE_S" in str(error)
+
+
+def test_an_event_about_a_case_without_a_subject_is_malformed() -> None:
+    error = refusal("accept_case", {"code": "SPOP"}, subject=None)
+    assert error.reason == "malformed"
+    assert "subject" in str(error)
+
+
+def test_a_timer_event_is_about_an_actor_and_about_no_case() -> None:
+    assert refusal("timer", {"code": "TIMER_STARTED"}, subject=None).reason == "malformed"
+    assert screened("timer", {"code": "TIMER_STARTED", **by("operator")}, subject=None).case is None
+    assert screened("timer", {"code": "TIMER_STARTED", **by("operator")}, subject="AB-1").case is None
+
+
+@pytest.mark.parametrize(
+    ("key", "data"),
+    [
+        ("assign_to_provider", {"code": "REFSP"}),
+        ("assign_to_provider", {"params": {"is_spor": True}}),
+        ("call_me_back", {"code": "CB1", "context": {"requires_action_at": "2026-03-03T10:00:00"}, **by("operator")}),
+        ("call_me_back", {"params": {}}),
+        ("case", {"code": "CASE_CREATED", "context": {"source": "FAX"}}),
+        ("case", {"params": {"status": "created"}, "context": {"source": "FAX"}}),
+    ],
+)
+def test_what_the_rules_need_of_the_context_is_asked_before_any_case_is_looked_for(key: str, data: Json) -> None:
+    """So such an event is refused at once and never waits for its case (RULES.md §1.4)."""
+    error = refusal(key, data)
+    assert error.reason == "rejected"
+    assert "context." in str(error)
+
+
+# Each event has its own fault and all of those after it; the first decides.
+_FAULTS = [
+    ("time_in_future", {"key": "no_such", "data": {"code": "NO_SUCH"}, "time": LATEST + timedelta(days=1)}),
+    ("unknown_event", {"key": "no_such", "data": {"code": "NO_SUCH"}}),
+    ("unknown_code", {"key": "call_me_back", "data": {"code": "NO_SUCH", **by("web")}}),
+    ("role_not_allowed", {"key": "call_me_back", "data": {"code": "CB1", **by("web")}}),
+    ("rejected", {"key": "call_me_back", "data": {"code": "CB1", **by("operator")}}),
+]
+
+
+@pytest.mark.parametrize(("reason", "event"), _FAULTS)
+def test_of_several_faults_the_first_in_the_order_of_the_rules_is_named(reason: str, event: Json) -> None:
+    assert refusal(**event).reason == reason
+
+
+# --- what the case decides ---
+
+
+@pytest.mark.parametrize(("attempts", "code"), [(0, "CB1"), (1, "CB2"), (2, "CB3")])
+def test_a_callback_without_a_code_goes_by_the_cases_attempts(attempts: int, code: str) -> None:
+    data = {"context": {"requires_action_at": "2026-03-03T10:00:00Z"}}
+    assert code_of("call_me_back", data, CaseState(reference="AB-1", callback_attempt=attempts)) == code
+
+
+def test_an_event_with_several_codes_and_no_rule_must_give_one() -> None:
+    for key in ("complaint", "decline_help", "suspend_case", "alternative_help", "reject_case", "timer"):
+        with pytest.raises(EventError) as caught:
+            code_of(key, by("operator"))
+        assert caught.value.reason == "code_not_resolved"
+        assert "data.code" in str(caught.value)
+
+
+def test_an_event_with_one_code_needs_none() -> None:
+    assert code_of("accept_case") == "SPOP"
+    assert code_of("reopen_case") == "REOPEN"
+
+
+def test_a_creation_is_known_by_its_status_before_its_case_exists() -> None:
+    assert screened("case", {"code": "CASE_CREATED"}).creates_case
+    assert screened("case", {"params": {"status": "created"}}).creates_case
+    for status in ("viewed", "closed", None):
+        assert not screened("case", {"params": {"status": status}}).creates_case
+
+
+def test_a_code_is_resolved_against_the_case_as_folded_up_to_that_event() -> None:
+    """Three callbacks in one batch, in any order in it, are the first, the second and the third."""
+    story = [
+        as_json(
+            "call_me_back",
+            {"context": {"requires_action_at": "2026-03-03T10:00:00Z"}},
+            time=NOW + timedelta(hours=hour),
+        )
+        | {"id": str(hour)}
+        for hour in (1, 2, 3)
+    ]
+    world = MemoryWorld()
+    world.record(*reversed(story), as_json("case", {"code": "CASE_CREATED"}) | {"id": "0"})
+    codes = {log.event_id: log.code for log in world.logs.values()}
+    assert codes == {"0": "CASE_CREATED", "1": "CB1", "2": "CB2", "3": "CB3"}
+
+
+def test_a_code_once_resolved_stands_whatever_arrives_late() -> None:
+    """The late callback is the first in time; the one recorded before it keeps the code that it got (§1.5)."""
+    context = {"context": {"requires_action_at": "2026-03-03T10:00:00Z"}}
+    later = as_json("call_me_back", context, time=NOW + timedelta(hours=2)) | {"id": "later"}
+    earlier = as_json("call_me_back", context, time=NOW + timedelta(hours=1)) | {"id": "earlier"}
+    world = MemoryWorld()
+    world.record(as_json("case", {"code": "CASE_CREATED"}) | {"id": "0"}, later)
+    world.record(earlier)
+    assert {log.event_id: log.code for log in world.logs.values() if log.event_id != "0"} == {
+        "later": "CB1",
+        "earlier": "CB1",
+    }
+
+
+# --- what an organisation's own rules do ---
+
+FIELDS: Json = {
+    "type": LogType.OUTCOME,
+    "level": LogLevel.HIGH,
+    "selectable_by": [Role.OPERATOR],
+    "description": "d",
+    "stops_timer": False,
+}
+
+
+class Contrary(BaseEvent):
+    """Each hook does what the event's params or context tell it to."""
+
+    key = "contrary"
+    codes = {"ONE": FIELDS, "TWO": FIELDS}
+
+    def get_log_code(self, _case: CaseState | None, /, **params: Any) -> str:
+        if "raises" in params:
+            raise ZeroDivisionError(params["raises"])
+        if "refuses" in params:
+            raise EventRejected(params["refuses"])
+        code: str = params["returns"]
+        return code
+
+    def check(self, code: str | None, context: Json) -> None:
+        if context.get("bad"):
+            raise KeyError("boom")
+        if context.get("bad_two") and code == "TWO":
+            raise EventRejected("no two")
+
+
+class Codeless(BaseEvent):
+    key = "codeless"
+
+
+@pytest.fixture
+def own_registry() -> EventRegistry:
+    registry = EventRegistry()
+    registry.register(Contrary)
+    registry.register(Codeless)
+    return registry
+
+
+def resolved(registry: EventRegistry, data: Json) -> str:
+    event = screened("contrary", data, registry)
+    return resolve(event.event, event.registered, registry, None).code
+
+
+def test_a_rule_that_refuses_is_a_rejection_in_its_own_words(own_registry: EventRegistry) -> None:
+    with pytest.raises(EventRejected, match=r"^not on Sundays$"):
+        resolved(own_registry, {"params": {"refuses": "not on Sundays"}})
+
+
+def test_a_rule_that_breaks_is_that_events_fault_with_the_traceback(own_registry: EventRegistry) -> None:
+    broken: list[Json] = [{"params": {"raises": "x"}}, {"params": {}}, {"context": {"bad": True}}]
+    for data in broken:
+        with pytest.raises(EventFailed) as caught:
+            resolved(own_registry, data)
+        assert caught.value.reason == "failed"
+        assert "test_resolve.py" in str(caught.value)
+
+
+@pytest.mark.parametrize("returned", ["THREE", None, 7, ["ONE"], {"code": "ONE"}])
+def test_a_rule_that_returns_what_is_no_code_is_the_events_fault(own_registry: EventRegistry, returned: Any) -> None:
+    """Whatever it returns, it is an `EventError`: a rule's mistake never stops the recorder."""
+    with pytest.raises(EventError):
+        resolved(own_registry, {"params": {"returns": returned}})
+
+
+def test_params_that_the_rule_does_not_take_are_the_events_fault(own_registry: EventRegistry) -> None:
+    """Also those that are named like an argument, or are no Python name at all."""
+    for name in ("self", "case", "no such name", ""):
+        assert resolved(own_registry, {"params": {"returns": "ONE", name: 1}}) == "ONE"
+
+
+def test_a_check_sees_the_code_once_it_is_resolved(own_registry: EventRegistry) -> None:
+    assert resolved(own_registry, {"params": {"returns": "ONE"}, "context": {"bad_two": True}}) == "ONE"
+    with pytest.raises(EventRejected, match="no two"):
+        resolved(own_registry, {"params": {"returns": "TWO"}, "context": {"bad_two": True}})
+
+
+def test_an_event_class_without_codes_resolves_to_nothing_and_says_so(own_registry: EventRegistry) -> None:
+    event = screened("codeless", {}, own_registry)
+    with pytest.raises(EventError) as caught:
+        resolve(event.event, event.registered, own_registry, None)
+    assert caught.value.reason == "code_not_resolved"
+    assert refusal("codeless", {"code": "ANY"}, own_registry).reason == "unknown_code"
