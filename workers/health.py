@@ -149,7 +149,7 @@ class Health:
         limit_s = self._settings.health_dead_letter_s
         return _judged(
             "dead_letters",
-            limit_s == 0 or age_s is None or age_s >= limit_s,
+            age_s is None or age_s >= limit_s,  # with 0 always
             "none" if age_s is None else f"the newest {age_s:.1f} s old",
             f"none within {limit_s} s" if limit_s else "none (CASELOG_HEALTH_DEAD_LETTER_S is 0)",
             "See: caselog dead list",
