@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import redis
-from broker_under_test import Broker, CuttableRabbitMq, RedisServer, missing
+from broker_under_test import Broker, CuttableRabbitMq, RedisServer
 
 from events import broker
 
@@ -26,27 +23,8 @@ def redis_server() -> Iterator[RedisServer]:
 
 
 @pytest.fixture(scope="session")
-def rabbitmq_url() -> Iterator[str]:
-    if url := os.environ.get("CASELOG_TEST_AMQP_URL"):
-        yield url
-        return
-    control = shutil.which("rabbitmqctl")
-    host = f"caselog-test-{os.getpid()}"
-
-    def run(*arguments: str) -> bool:
-        done = subprocess.run([str(control), "-q", *arguments], capture_output=True, timeout=60, check=False)
-        return done.returncode == 0
-
-    if control is None or not run("add_vhost", host):
-        missing("no RabbitMQ: set CASELOG_TEST_AMQP_URL, or run one here that rabbitmqctl may manage")
-    run("set_permissions", "-p", host, "guest", ".*", ".*", ".*")
-    yield f"amqp://guest:guest@127.0.0.1:5672/{host}"
-    run("delete_vhost", host)
-
-
-@pytest.fixture(scope="session")
-def rabbitmq(rabbitmq_url: str) -> Iterator[CuttableRabbitMq]:
-    wire = CuttableRabbitMq(rabbitmq_url)
+def rabbitmq(amqp_virtual_host: str) -> Iterator[CuttableRabbitMq]:
+    wire = CuttableRabbitMq(amqp_virtual_host)
     yield wire
     wire.close()
 

@@ -21,6 +21,7 @@ from redis import Redis
 from events.errors import SettingsError
 from workers.data_dir import OUTSIDE_ROOT, AlreadyRunning, find_place, locked, remove_sockets
 from workers.embedded import EmbeddedServers, EmbeddedUrls, locate, uninstall
+from workers.server_process import as_user
 from workers.services import redis_py_url
 
 DEADLINE_S = 20.0
@@ -212,7 +213,8 @@ def test_a_stale_lock_file_with_the_number_of_another_process_neither_stops_the_
 ) -> None:
     place = find_place(data_dir)
     assert place is not None
-    bystander = subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"])
+    # As PostgreSQL's own user: another user's process never counts for it.
+    bystander = subprocess.Popen(["sleep", "600"], **as_user(place.user))
     try:
         (place.postgres_data / "postmaster.pid").write_text(f"{bystander.pid}\n{place.postgres_data}\n")
         with quick(data_dir):
