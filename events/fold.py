@@ -157,15 +157,16 @@ def fold_case(case: CaseState, log: Log, code: Code, registered: Registered, rul
     Changes `case`, and the derived fields of `log` that depend on the case. Billable time is the timers' business.
     """
     fingerprint = _fingerprint(log, rules) if code.sets_outcome else None
-    if code.creates_case:
-        log.suppressed = case.created_at is not None
-        if not log.suppressed:
-            case.created_at = log.occurred_at
-            case.search_field = _search_field(log, rules)
+    if code.creates_case and case.created_at is None:
+        log.suppressed = False
+        case.created_at = log.occurred_at
+        case.search_field = _search_field(log, rules)
     else:
         case.last_log = max(log.order_key, case.last_log or log.order_key)
-        log.suppressed = (fingerprint is not None and fingerprint == case.last_outcome) or (
-            registered.may_suppress and registered.event.suppresses(case, log)
+        log.suppressed = (
+            code.creates_case
+            or (fingerprint is not None and fingerprint == case.last_outcome)
+            or (registered.may_suppress and registered.event.suppresses(case, log))
         )
     if not log.suppressed:
         if code.touches_requires_action:

@@ -67,11 +67,9 @@ def late_for_cases(batch: Iterable[Screened], cases: Mapping[str, CaseState]) ->
         case = cases.get(screened.case) if screened.case is not None else None
         if case is None:
             continue
-        if screened.creates_case:
-            # Perhaps this one, being earlier, is the case's creation, and the other the second.
-            if case.created_at is not None and screened.event.time <= case.created_at:
-                late.append(screened)
-        elif case.last_log is not None and screened.event.order_key <= case.last_log:
+        # Perhaps this one, being earlier, is the case's creation, and the other the second.
+        creates = screened.creates_case and case.created_at is not None and screened.event.time <= case.created_at
+        if creates or (case.last_log is not None and screened.event.order_key <= case.last_log):
             late.append(screened)
     return late
 
@@ -132,10 +130,14 @@ class _Entry(msgspec.Struct):
     registered: Registered
     position: int | None = None
 
-    @property
-    def place(self) -> tuple[bool, OrderKey]:
-        """Its place in its case's log: the creation comes first (RULES.md "Order")."""
-        return (not self.code.creates_case, self.log.order_key)
+
+def _in_case_order(entries: Iterable[_Entry], base: CaseState) -> list[_Entry]:
+    """A case's log in order: where `base` is not created yet, the first of its creations before everything else."""
+    entries = list(entries)
+    creation = None
+    if base.created_at is None:
+        creation = min((entry.log.order_key for entry in entries if entry.code.creates_case), default=None)
+    return sorted(entries, key=lambda entry: (entry.log.order_key != creation, entry.log.order_key))
 
 
 class _Attempt:
@@ -194,8 +196,8 @@ class _Attempt:
     def _case_before(self, reference: str, key: OrderKey) -> CaseState:
         """The case as folded up to that moment among what is recorded (RULES.md §1.5)."""
         case = self._base(reference)
-        for entry in sorted(self._of_case[reference], key=attrgetter("place")):
-            if entry.code.creates_case or entry.log.order_key < key:
+        for entry in _in_case_order(self._of_case[reference], case):
+            if case.created_at is None or entry.log.order_key < key:
                 case = self._folded(case, _Entry(copy.copy(entry.log), entry.code, entry.registered)) or case
         return case
 
@@ -247,7 +249,7 @@ class _Attempt:
     def _fold_case(self, reference: str) -> None:
         known = self._world.cases.get(reference)
         case = self._base(reference)
-        for entry in sorted(self._of_case[reference], key=attrgetter("place")):
+        for entry in _in_case_order(self._of_case[reference], case):
             folded = self._folded(case, entry)
             if folded is not None:
                 case = folded

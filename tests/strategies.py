@@ -41,7 +41,7 @@ _WEIGHTS: Final = {"timer": 6, "call_me_back": 4, "case": 4, "assign_to_provider
 _KEYS: Final = [key for key in dict.fromkeys(key for key, _ in FACTS) for _ in range(_WEIGHTS.get(key, 1))]
 _CODES: Final = {key: [code for k, code in FACTS if k == key] for key in _KEYS}
 # A case is created once by `event_sets`, and now and then again.
-_OTHER_CASE_CODES: Final = [c for c in _CODES["case"] if c != "CASE_CREATED"] * 3 + ["CASE_CREATED"]
+_OTHER_CASE_CODES: Final = [c for c in _CODES["case"] if c != "CASE_CREATED"] * 2 + ["CASE_CREATED"]
 
 
 def _optional(name: str, values: st.SearchStrategy[Any]) -> st.SearchStrategy[Json]:

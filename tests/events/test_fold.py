@@ -229,6 +229,20 @@ def test_a_second_creation_is_suppressed_and_changes_nothing() -> None:
     assert (case.category, case.source, case.created_at) == ("housing", "PHONE", at("08:00"))
 
 
+def test_of_several_creations_the_first_in_order_counts_however_they_arrive() -> None:
+    """A second creation keeps its place among the other logs, which its dimensions tell."""
+    first, second = created("08:00", category="housing"), created("10:00", category="debt")
+    changes = [
+        event("change_category", "CATEGORY_CHANGED", clock, context={"new_category": category})
+        for clock, category in (("09:00", "before"), ("10:00", "at"), ("11:00", "after"))
+    ]
+    for story in itertools.permutations([first, second, *changes]):
+        world = after(*story)
+        assert not log_of(world, first).suppressed
+        assert (log_of(world, second).suppressed, log_of(world, second).category) == (True, "before")
+        assert (world.cases["AB-1"].category, world.cases["AB-1"].created_at) == ("after", at("08:00"))
+
+
 # --- RULES §4: timers ---
 
 
