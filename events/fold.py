@@ -129,7 +129,7 @@ class TimerFold:
         timer = self._runs(log)
         if timer is None:
             if code.starts_timer and log.actor is not None:
-                timer = TimerState(id=log.id, actor=log.actor, started_at=log.occurred_at)
+                timer = TimerState(id=log.id, actor=log.actor, started_at=log.occurred_at, case=log.case)
                 self._running[log.actor] = self.changed[timer.id] = timer
                 self.started.add(timer.id)
             return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 from typing import NoReturn
 
 import typer
@@ -25,6 +26,8 @@ for module in (running, publishing, reading, operating):
 
 def main() -> NoReturn:
     """Run the command line. Exits 0 only on success; what a user can mend is one line on stderr."""
+    # An app of CASELOG_APPS may lie where the command is run, as with other servers' command lines.
+    sys.path.insert(0, str(Path.cwd()))
     try:
         app(standalone_mode=True)
     except CaselogError as error:

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from kombu import Connection
 
-from events.broker import EVENTS_QUEUE, connect, consume, keep_alive
+from events.broker import EVENTS_QUEUE, connect, consume, keep_alive, open_channel
 from events.message import Message, decode
 from workers.heartbeat import Heartbeat
 from workers.logs import get_logger
@@ -79,7 +79,7 @@ class Recorder:
             signal.signal(number, self.stop)
 
     def _consume(self, connection: Connection) -> None:
-        channel = connection.channel()
+        channel = open_channel(connection)
         with consume(channel, EVENTS_QUEUE, self._take, prefetch_messages=self._batch_events):
             while not self._stopping.is_set():
                 self._fill(connection)
@@ -143,7 +143,8 @@ class Recorder:
 
 
 def _close(connection: Connection) -> None:
+    """Disconnect; the broker gives what was not acked to others at once, where it can still be told."""
     try:
-        connection.close()
+        connection.release()
     except (*connection.connection_errors, *connection.channel_errors):
         return  # it is gone already; what was not acked comes back by itself
