@@ -34,7 +34,7 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _COLUMNS: Final = (
-    "reason", "message", "source", "event_id", "key", "case_reference", "attempts", "raw", "fingerprint", "received_at",
+    "reason", "message", "source", "event_id", "key", "case_reference", "attempts", "raw", "fingerprint",
 )  # fmt: skip
 
 
@@ -43,10 +43,10 @@ def set_aside(db: Connection, letters: Sequence[DeadLetter]) -> None:
     values = sorted(
         (
             (e.reason, e.message, e.source, e.event_id, e.key, e.case_reference, e.attempts, e.raw,
-             hashlib.sha256(e.raw).digest(), e.received_at)
+             hashlib.sha256(e.raw).digest())
             for e in letters
         ),
-        key=lambda row: row[8],
+        key=lambda row: row[-1],
     )  # fmt: skip
     db.execute(_SET_ASIDE, rows.transposed(_COLUMNS, values))
 
@@ -54,7 +54,7 @@ def set_aside(db: Connection, letters: Sequence[DeadLetter]) -> None:
 _SET_ASIDE: Final = text(
     f"""
     insert into dead_letter ({rows.names(_COLUMNS)})
-    select {rows.selected(tables.dead_letter, _COLUMNS[:-1])}, coalesce(new.received_at, now())
+    select {rows.selected(tables.dead_letter, _COLUMNS)}
     from {rows.unnest(tables.dead_letter, _COLUMNS)}
     on conflict (fingerprint) do nothing
     """  # noqa: S608 - column names of our own tables

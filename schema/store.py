@@ -43,17 +43,15 @@ _MEMORY: Final = _Memory.__struct_fields__
 _memory: Final = attrgetter(*_MEMORY)
 
 
-def clock(db: Connection) -> datetime:
-    """The database's clock, at the start of the transaction."""
-    now: datetime = db.execute(text("select now()")).scalar_one()
-    return now
+def clock_and_ids(db: Connection, count: int) -> tuple[datetime, list[int]]:
+    """The database's clock at the start of the transaction, and so many fresh log ids, ascending.
 
-
-def next_log_ids(db: Connection, count: int) -> list[int]:
-    """Fresh log ids, ascending. Ids of a transaction that is rolled back are lost, not reused."""
-    return list(
-        db.execute(text("select nextval('log_id_seq') from generate_series(1, :count)"), {"count": count}).scalars()
-    )
+    Ids that are not used, or whose transaction is rolled back, are lost.
+    """
+    row = db.execute(
+        text("select now(), array(select nextval('log_id_seq') from generate_series(1, :count))"), {"count": count}
+    ).one()
+    return row[0], row[1]
 
 
 def lock_actors(db: Connection, actors: Collection[str]) -> None:
@@ -108,20 +106,17 @@ def running_timers(db: Connection, actors: Collection[str]) -> dict[str, TimerSt
     }
 
 
-def insert_logs(db: Connection, logs: Sequence[Log]) -> set[tuple[str, str]]:
-    """Append to the log. Returns the (source, event_id) of those that stand in it already; they are left out."""
+def insert_logs(db: Connection, logs: Sequence[Log]) -> bool:
+    """Append to the log. False where one of the events stands in it already: roll back and look which."""
     ordered = sorted(logs, key=attrgetter("order_key"))
-    inserted = set(db.execute(_INSERT_LOGS, rows.transposed(_LOG, map(_log_values, ordered))).scalars())
-    if len(inserted) == len(ordered):
-        return set()
-    return {(log.source, log.event_id) for log in ordered if log.id not in inserted}
+    return db.execute(_INSERT_LOGS, rows.transposed(_LOG, map(_log_values, ordered))).rowcount == len(ordered)
 
 
 _INSERT_LOGS: Final = text(
     f"""
     insert into log ({rows.names(_LOG)}) select {rows.selected(tables.log, _LOG)}
     from {rows.unnest(tables.log, _LOG)}
-    on conflict (source, event_id) do nothing returning id
+    on conflict (source, event_id) do nothing
     """  # noqa: S608 - column names of our own tables
 )
 

@@ -144,7 +144,7 @@ dead_letter: Final = Table(
     Column("event_id", Text, comment="CloudEvents id, where it could be read"),
     Column("key", Text, comment="Event key, where it could be read"),
     Column("case_reference", Text, comment="Case, where it could be read"),
-    _now("received_at", "The database's clock when it was set aside, or first parked"),
+    _now("received_at", "The database's clock when it was set aside"),
     Column("attempts", Integer, nullable=False, comment="How often recording it was tried"),
     Column("raw", LargeBinary, nullable=False, comment="The event's bytes as the sender wrote them"),
     Column("fingerprint", LargeBinary, nullable=False, unique=True, comment="SHA-256 of raw: a redelivery adds no row"),

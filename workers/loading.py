@@ -15,18 +15,22 @@ from schema import store
 Identity = tuple[str, str]
 
 
-def load(db: Connection, batch: list[Screened], registry: EventRegistry) -> tuple[World, Past | None, set[Identity]]:
+def load(
+    db: Connection, batch: list[Screened], registry: EventRegistry, *, suspect_all: bool = False
+) -> tuple[World, Past | None, set[Identity]]:
     """Lock the actors and cases of a batch, and load them.
 
     Returns the world as it is; the past that has to be folded again, None where every event comes after all that is
-    recorded of its case and actor; and the (source, id) of events that were found recorded already. Blocks.
+    recorded of its case and actor; and the (source, id) of events that were found recorded already. Only events that
+    are not the last of their case or actor are looked up, since what is recorded is late; `suspect_all` looks them
+    all up. Blocks.
     """
     actors = sorted({s.event.data.actor.id for s in batch if s.event.data.actor is not None})
     if actors:
         store.lock_actors(db, actors)
     last = store.last_logs(db, actors) if actors else {}
     late = late_for_actors(batch, last)
-    known = _recorded(db, late)
+    known = _recorded(db, batch if suspect_all else [*late, *(s for s in batch if _is_of_nobody(s))])
     windows = _windows(db, [s for s in late if _identity(s) not in known], registry)
     logs = (log for parts in windows.values() for window in parts for log in window.logs)
     touched = {log.case for log in logs if log.case is not None}
@@ -91,6 +95,10 @@ def _merged(stretches: list[store.Stretch]) -> list[store.Stretch]:
 
 def _timer_ends(registry: EventRegistry) -> list[tuple[str, str]]:
     return [(code.key, code.code) for code in registry.codes() if code.stops_timer or code.cancels_timer]
+
+
+def _is_of_nobody(screened: Screened) -> bool:
+    return screened.case is None and screened.event.data.actor is None
 
 
 def _identity(screened: Screened) -> Identity:

@@ -87,7 +87,8 @@ class Recorder:
                     if not self._record(connection):
                         return
                 else:
-                    self._heartbeat.beat(idle=True)
+                    keep_alive(connection)
+                    self._heartbeat.beat(idle=not self._messages)
 
     def _take(self, message: Any) -> None:
         decoded = decode(message.body)

@@ -41,7 +41,7 @@ class DatabaseAway(CaselogError):
 
 
 class Contended(CaselogError):
-    """Another recorder created a case of this batch meanwhile: roll back and load again."""
+    """Another recorder recorded an event or created a case of this batch meanwhile: roll back and load again."""
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -119,7 +119,7 @@ class Recording:
     def _bisecting(self, entries: list[Entry]) -> Recorded:
         """Record a batch; where a row of it is refused, halve it until the one event to blame is alone."""
         try:
-            return self._with_retries(lambda db: self._batch(db, entries))
+            return self._with_retries(lambda db, is_retry: self._batch(db, entries, is_retry=is_retry))
         except (DatabaseAway, Contended):
             raise
         except Exception as error:  # noqa: BLE001 - whatever an event brings about is that event's dead letter
@@ -130,38 +130,28 @@ class Recording:
                 return first
             cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
             fault = EventFailed(failure("storing the event", cause))
-            return self._with_retries(lambda db: self._set_aside(db, [(entries[0], fault)]))
+            return self._with_retries(lambda db, _: self._set_aside(db, [(entries[0], fault)]))
 
-    def _with_retries(self, work: Callable[[Connection], Recorded]) -> Recorded:
-        for _ in range(ATTEMPTS):
+    def _with_retries(self, work: Callable[[Connection, bool], Recorded]) -> Recorded:
+        for attempt in range(ATTEMPTS):
             try:
                 with _translated(), self._engine.begin() as db:
-                    return work(db)
+                    return work(db, attempt > 0)
             except Contended:
                 continue
         raise DatabaseAway(
             f"other recorders changed the same cases {ATTEMPTS} times in a row: the batch is tried again"
         )
 
-    def _batch(self, db: Connection, entries: list[Entry]) -> Recorded:
-        latest = store.clock(db) + self._rules.future_tolerance
-        screened, refused, duplicates = self._screen(entries, latest)
-        world, past, known = load(db, screened, self._registry)
-        while True:
-            fresh = [entry for entry in screened if (entry.event.source, entry.event.id) not in known]
-            ids = iter(store.next_log_ids(db, len(fresh)))
-            if past is None:
-                plan = fold(fresh, world, self._registry, self._rules, ids)
-            else:
-                plan = refold(fresh, world, past, self._registry, self._rules, ids)
-            savepoint = db.begin_nested()
-            present = store.insert_logs(db, plan.logs) if plan.logs else set()
-            if not present:
-                savepoint.commit()
-                break
-            # Folded together with events that the log has already, the plan is wrong: without them, once more.
-            savepoint.rollback()
-            known |= present
+    def _batch(self, db: Connection, entries: list[Entry], *, is_retry: bool) -> Recorded:
+        now, ids = store.clock_and_ids(db, len(entries))
+        screened, refused, duplicates = self._screen(entries, now + self._rules.future_tolerance)
+        world, past, known = load(db, screened, self._registry, suspect_all=is_retry)
+        fresh = [entry for entry in screened if (entry.event.source, entry.event.id) not in known]
+        if past is None:
+            plan = fold(fresh, world, self._registry, self._rules, iter(ids))
+        else:
+            plan = refold(fresh, world, past, self._registry, self._rules, iter(ids))
         result = self._store(db, plan)
         result.duplicates += duplicates + len(known)
         result.add(self._set_aside(db, refused + [(entries[at], error) for at, error in plan.refused]))
@@ -199,6 +189,8 @@ class Recording:
         ended = [timer for timer_id, timer in plan.timers.items() if timer_id not in plan.started]
         deltas = reports.deltas(plan.logs, plan.rewritten, self._rules.zone)
         hastened = 0
+        if plan.logs and not store.insert_logs(db, plan.logs):
+            raise Contended
         if created:
             if not store.insert_cases(db, created):
                 raise Contended
@@ -288,7 +280,6 @@ def _dead_letter(entry: Entry, error: EventError) -> DeadLetter:
         key=key,
         case_reference=item.subject,
         attempts=1 if entry.parked is None else entry.parked.attempts + 1,
-        received_at=None if entry.parked is None else entry.parked.parked_at,
     )
 
 

@@ -26,6 +26,8 @@ QUEUE: Final = "caselog.tasks"
 AGGREGATE: Final = "aggregate"
 RETRY_PARKED: Final = "retry_parked"
 NUDGED_MS: Final = 1000
+# An idle dramatiq worker looks for messages this often; its default, a second, would double what a lost nudge costs.
+POLL_MS: Final = 100
 DRAIN_DELTAS: Final = 10_000
 WORKER_THREADS: Final = 4
 
@@ -108,7 +110,7 @@ class _Schedule(Scheduler):  # type: ignore[misc]  # periodiq has no types
 
 def run_tasks(broker: RedisBroker) -> None:
     """Work until SIGTERM or SIGINT: the tasks in threads, the schedule in the main thread. Finishes what is begun."""
-    worker = dramatiq.Worker(broker, worker_threads=WORKER_THREADS)
+    worker = dramatiq.Worker(broker, worker_timeout=POLL_MS, worker_threads=WORKER_THREADS)
     schedule = _Schedule([actor for actor in broker.actors.values() if "periodic" in actor.options])
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: schedule.stop())

@@ -114,7 +114,7 @@ def upgrade() -> None:
             sa.DateTime(timezone=True),
             server_default=sa.text("now()"),
             nullable=False,
-            comment="The database's clock when it was set aside, or first parked",
+            comment="The database's clock when it was set aside",
         ),
         sa.Column("attempts", sa.Integer(), nullable=False, comment="How often recording it was tried"),
         sa.Column("raw", sa.LargeBinary(), nullable=False, comment="The event's bytes as the sender wrote them"),
