@@ -48,11 +48,15 @@ def log(
     reference: Annotated[str, typer.Argument(metavar="REF", help="The case's reference.")], *, json: Json = False
 ) -> None:
     """Show the log of a case, in order; suppressed entries are marked."""
+    from events.registry import autodiscover, event_registry
     from schema.exports import case_log, get_case
+    from workers.settings import load_settings
 
+    autodiscover(load_settings().apps)
+    creations = {(code.key, code.code) for code in event_registry.filter(creates_case=True)}
     with _database() as db:
         _or_unknown(get_case(db, reference), reference)
-        entries = case_log(db, reference)
+        entries = case_log(db, reference, creations)
     if json:
         write_json(entries)
         return
