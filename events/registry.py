@@ -274,7 +274,13 @@ def _parse(cls: type[BaseEvent]) -> dict[str, Code]:
             raise RegistrationError(
                 f"{cls.__name__}.{attribute} must be a tuple of the class's own codes, got {names!r}."
             )
-    return cls.get_ordered_codes()
+    codes = cls.get_ordered_codes()
+    if not cls.needs_case and (stopping := [name for name, code in codes.items() if code.stops_timer]):
+        raise RegistrationError(
+            f"{cls.__name__}.codes[{stopping[0]!r}]: 'stops_timer' bills the timer to the event's case, and "
+            f"needs_case = False says that there is none. Let the code be in the class's cancels_timer, or need a case."
+        )
+    return codes
 
 
 def _path(cls: type[BaseEvent]) -> str:

@@ -102,7 +102,10 @@ def get_case(db: Connection, reference: str) -> dict[str, Any] | None:
 
 
 def case_log(db: Connection, reference: str, creations: Collection[tuple[str, str]]) -> list[dict[str, Any]]:
-    """The log of a case in order, its creation first (RULES.md "Order"). `creations` are the (key, code) that create."""
+    """The log of a case in order, its creation first (RULES.md "Order").
+
+    `creations` are the (key, code) that create a case.
+    """
     select = EXPORTS["logs"].select("where case_reference = :reference")
     found = db.execute(text(select), {"reference": reference}).mappings()
 
