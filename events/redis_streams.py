@@ -25,6 +25,9 @@ from events.stream_channel import Channel
 TRANSPORT: Final = "redis-streams"
 # A blocked reader comes back this often, to look after its leases and for signals; a new message wakes it at once.
 BLOCK_MS: Final = 200
+# Redis looks at the time-outs of blocked readers ten times a second, so a short wait could take 100 ms: it is polled.
+SHORT_WAIT_MS: Final = 100
+POLL_MS: Final = 1
 SOCKET_TIMEOUT_S: Final = 15
 
 
@@ -83,12 +86,15 @@ class Transport(virtual.Transport):
         while True:
             left_ms = BLOCK_MS if deadline is None else max(0, min(BLOCK_MS, int((deadline - monotonic()) * 1000)))
             consuming = [channel for channel in self.channels if channel.is_consuming]
-            if sum(channel.deliver(left_ms // len(consuming)) for channel in consuming):
+            block_ms = left_ms // len(consuming) if left_ms > SHORT_WAIT_MS else 0
+            if sum(channel.deliver(block_ms) for channel in consuming):
                 return
             if deadline is not None and monotonic() >= deadline:
                 raise TimeoutError("no message arrived in time")
             if not any(channel.has_room for channel in consuming):
                 sleep(left_ms / 1000)
+            elif not block_ms:
+                sleep(min(POLL_MS, left_ms) / 1000)
 
     def as_uri(self, uri: str, include_password: bool = False, mask: str = "**") -> str:
         return uri if include_password else str(maybe_sanitize_url(uri, mask))
