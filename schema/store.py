@@ -165,18 +165,25 @@ def last_logs(db: Connection, actors: Collection[str]) -> dict[str, OrderKey]:
 def covering_starts(db: Connection, moments: Collection[tuple[str, datetime]]) -> dict[tuple[str, datetime], OrderKey]:
     """For each (actor, time) at which a timer of the actor ran: the order key of the log that started the first such.
 
-    A timer that ended or began at that very instant counts: which log comes first is for the fold to say.
+    A timer that ended or began at that very instant counts: which log comes first is for the fold to say. An actor's
+    timers do not overlap, so besides those that began then, only the last one before can have run.
     """
     found = db.execute(
         text(
             """
-            select moment.actor, moment.time, start.occurred_at, start.source, start.event_id
+            select moment.actor, moment.time, first.occurred_at, first.source, first.event_id
             from unnest(cast(:actors as text[]), cast(:times as timestamptz[])) as moment(actor, time), lateral (
-                select timer.id from timer
-                where timer.actor = moment.actor and timer.started_at <= moment.time
-                  and (timer.stopped_at is null or timer.stopped_at >= moment.time)
-                order by timer.started_at, timer.id limit 1
-            ) as covering join log as start on start.id = covering.id
+                select start.occurred_at, start.source, start.event_id
+                from (
+                    (select id, stopped_at from timer
+                     where timer.actor = moment.actor and started_at < moment.time
+                     order by started_at desc, stopped_at desc nulls first limit 1)
+                    union all
+                    select id, stopped_at from timer where timer.actor = moment.actor and started_at = moment.time
+                ) as near join log as start on start.id = near.id
+                where near.stopped_at is null or near.stopped_at >= moment.time
+                order by start.occurred_at, start.source, start.event_id limit 1
+            ) as first
             """
         ),
         {"actors": [actor for actor, _ in moments], "times": [moment for _, moment in moments]},
@@ -229,11 +236,11 @@ _ACTOR_LOGS: Final = text(
     from unnest(cast(:actors as text[]), cast(:times as timestamptz[]), cast(:sources as text[]), cast(:ids as text[]),
                 cast(:last_times as timestamptz[]), cast(:last_sources as text[]), cast(:last_ids as text[]))
          with ordinality as part(actor, time, source, event_id, last_time, last_source, last_event_id, position)
-    join log on log.actor = part.actor and log.occurred_at >= part.time
+    join log on log.actor = part.actor
+        and log.occurred_at between part.time and coalesce(part.last_time, 'infinity')
         and (log.occurred_at, log.source, log.event_id) >= (part.time, part.source, part.event_id)
-        and (part.last_time is null or (log.occurred_at <= part.last_time
-             and (log.occurred_at, log.source, log.event_id)
-                 <= (part.last_time, part.last_source, part.last_event_id)))
+        and (part.last_time is null or (log.occurred_at, log.source, log.event_id)
+                                       <= (part.last_time, part.last_source, part.last_event_id))
     order by part.position, log.occurred_at, log.source, log.event_id
     """  # noqa: S608 - column names of our own tables
 )

@@ -218,6 +218,25 @@ def test_any_order_any_duplicates_and_any_batches_end_in_the_same(
     assert_same(what_stands(database_url), fold_all(events))
 
 
+def test_timers_that_start_at_one_instant_are_told_apart_by_their_order(
+    database_url: str, engine: Engine, recording: Recording
+) -> None:
+    """All at nine, by id: start, view, end, start. The view arrives last, and the second start first."""
+    creation = created()
+    start, view, end, again = (
+        event("timer", "TIMER_STARTED", subject=None, actor=OPERATOR),
+        event("case", "CASE_VIEWED", actor=OPERATOR),
+        event("suspend_case", "TERM", actor=OPERATOR),
+        event("timer", "TIMER_STARTED", subject=None, actor=OPERATOR),
+    )
+    story = [one | {"id": f"at nine {number}"} for number, one in enumerate((start, view, end, again))]
+    recording.record([message(creation)])
+    for arrives in (3, 0, 2, 1):
+        recording.record([message(story[arrives])])
+    settle(engine, recording)
+    assert_same(what_stands(database_url), fold_all([creation, *story]))
+
+
 def test_a_message_with_three_thousand_events_is_recorded_whole(database_url: str, recording: Recording) -> None:
     """More events than a transaction takes; the last refers to what the first created."""
     cases = [f"C-{n}" for n in range(1000)]
