@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from sqlalchemy import (
+    DDL,
     BigInteger,
     Boolean,
     Column,
@@ -20,6 +21,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    event,
     func,
     text,
 )
@@ -38,6 +40,16 @@ Ordered: Final = Text(collation="C")
 Moment: Final = DateTime(timezone=True)
 # Half of the rows of a page are updated before they settle: room on the page keeps the updates off the indexes.
 FILLFACTOR: Final = 70
+
+
+# What `schema/search.py` compares, on both sides: lower case, without dashes of any kind and without blanks.
+SEARCH_KEY: Final = r"""
+create function search_key(searched text) returns text immutable strict parallel safe
+return lower(translate(searched, U&'-\2010\2011\2012\2013\2014\2212 \00A0\0009', ''))
+"""
+TRIGRAMS: Final = "create extension if not exists pg_trgm"
+for statement in (TRIGRAMS, SEARCH_KEY):
+    event.listen(metadata, "before_create", DDL(statement))  # type: ignore[no-untyped-call]  # SQLAlchemy leaves it so
 
 
 def _now(name: str, comment: str) -> Column[Any]:
@@ -116,6 +128,17 @@ case: Final = Table(
     Column("memory", JSONB, nullable=False, server_default=text("'{}'"), comment="What else the fold remembers of it"),
     comment="Each case as folded from its log",
     postgresql_with={"fillfactor": FILLFACTOR},
+)
+
+_searched: Final = func.search_key(case.c.search_field).label("searched")
+Index("case_search_prefix_idx", _searched, postgresql_ops={"searched": "text_pattern_ops"})
+# A search reads the whole list of what is not merged into the index yet: the default of 4 MB would make it slow.
+Index(
+    "case_search_part_idx",
+    _searched,
+    postgresql_using="gin",
+    postgresql_ops={"searched": "gin_trgm_ops"},
+    postgresql_with={"gin_pending_list_limit": 512},
 )
 
 timer: Final = Table(
@@ -202,4 +225,28 @@ report_outcomes: Final = Table(
         postgresql_nulls_not_distinct=True,
     ),
     comment="Report `outcomes` (RULES.md §7), fed by the aggregator",
+)
+
+code_definition: Final = Table(
+    "code_definition",
+    metadata,
+    Column("key", Text, primary_key=True, comment="Event key in the registry"),
+    Column("code", Text, primary_key=True, comment="Code under that key"),
+    Column("version", Integer, primary_key=True, autoincrement=False, comment="From 1; the highest is the current one"),
+    Column("type", Text, nullable=False, comment="outcome, system or event"),
+    Column("level", SmallInteger, nullable=False, comment="HIGH 29, MODERATE 21, MINOR 11"),
+    Column("selectable_by", JSONB, nullable=False, comment="Roles that may choose it; empty: anyone"),
+    Column("description", Text, nullable=False, comment="In words, for people"),
+    Column("order", Integer, nullable=False, comment="Its place among the codes of its key"),
+    Column("stops_timer", Boolean, nullable=False, comment="It stops the actor's timer"),
+    Column("creates_case", Boolean, nullable=False, comment="It creates its case"),
+    Column("starts_timer", Boolean, nullable=False, comment="It starts the actor's timer"),
+    Column("cancels_timer", Boolean, nullable=False, comment="It cancels the actor's timer"),
+    Column(
+        "set_requires_action_by",
+        JSONB(none_as_null=True),
+        comment='{"set": value or null} or {"rule": name}; null: left alone',
+    ),
+    _now("first_seen", "The database's clock when an event was first recorded under this definition"),
+    comment="What the codes of the log meant: a row is added when a definition changes, and none is deleted",
 )
