@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from sqlalchemy import Engine, create_engine, event
+from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.engine import make_url
 
 CONNECT_TIMEOUT_S: Final = 5
@@ -43,3 +43,8 @@ def make_engine(database_url: str, *, application: str = APPLICATION_NAME, conne
         connection.autocommit = False
 
     return engine
+
+
+def limit_statements(db: Connection, limit_ms: int) -> None:
+    """A statement of this transaction that takes longer is cancelled, with an error."""
+    db.execute(text("select set_config('statement_timeout', :limit_ms, true)"), {"limit_ms": str(limit_ms)})

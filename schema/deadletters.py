@@ -82,7 +82,7 @@ def list_dead_letters(
     limit: int | None = None,
 ) -> Iterator[DeadLetter]:
     """Dead letters that match every filter given, oldest first, streamed."""
-    found = db.execution_options(stream_results=True, max_row_buffer=500).execute(
+    found = db.execute(
         text(
             f"""
             select {_SELECTED} from dead_letter
@@ -92,7 +92,7 @@ def list_dead_letters(
               and (cast(:since as timestamptz) is null or received_at >= :since)
             order by id limit :limit
             """  # noqa: S608 - column names of our own tables
-        ),
+        ).execution_options(stream_results=True, max_row_buffer=500),
         {"reason": reason, "key": key, "case": case_reference, "since": since, "limit": limit},
     )
     return (DeadLetter(**row) for row in found.mappings())

@@ -90,7 +90,8 @@ def get_export(name: str) -> Export:
 
 def stream_export(db: Connection, export: Export) -> Iterator[tuple[Any, ...]]:
     """Every row of an export in its order, read from the server as it is consumed."""
-    found = db.execution_options(stream_results=True, max_row_buffer=BUFFERED_ROWS).execute(text(export.select()))
+    select = text(export.select()).execution_options(stream_results=True, max_row_buffer=BUFFERED_ROWS)
+    found = db.execute(select)
     return (tuple(row) for row in found)
 
 

@@ -168,11 +168,11 @@ def read_report(db: Connection, report: Report, first: date, last: date) -> Iter
     """The rows of a report for the local days `first` to `last`, both included, sorted by the dimensions; streamed."""
     columns = rows.names([column.name for column in report.columns])
     keys = rows.names([column.name for column in report.dimensions])
-    found = db.execution_options(stream_results=True, max_row_buffer=1000).execute(
+    found = db.execute(
         text(
             f"select {columns} from report_{report.name} "  # noqa: S608 - names of our own declarations
             f"where day between :first and :last and {report.measures[0].name} <> 0 order by {keys}"
-        ),
+        ).execution_options(stream_results=True, max_row_buffer=1000),
         {"first": first, "last": last},
     )
     return (tuple(row) for row in found)

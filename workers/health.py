@@ -13,10 +13,11 @@ from typing import Any, Final
 
 import msgspec
 import redis
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Connection, Engine
 
 from events.broker import EVENTS_QUEUE, connect, queue_status
 from schema import deadletters, reports
+from schema.connection import limit_statements
 from schema.migrate import current_revision, head_revision
 from workers.data_dir import find_place
 from workers.heartbeat import YOUNG_S, Beat, read_beats
@@ -236,7 +237,7 @@ _WHEN_AWAY: Final = {
 
 def _bound(db: Connection) -> None:
     """Have the server itself give up, so that abandoned checks do not pile up there."""
-    db.execute(text(f"set local statement_timeout = {STATEMENT_TIMEOUT_MS}"))
+    limit_statements(db, STATEMENT_TIMEOUT_MS)
 
 
 def _judged(name: str, well: bool, value: str, threshold: str, hint: str) -> Check:  # noqa: FBT001 - read with the name

@@ -1,0 +1,1 @@
+"""The bundled apps: each registers its event classes in its `events.py`."""

@@ -1,0 +1,142 @@
+"""How the house is built: its names are its own, its rooms import one way, and each thing lives in one place."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import json
+import re
+import subprocess
+import sys
+from importlib.metadata import distributions
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+ROOMS = ("events", "schema", "workers")
+MODULES = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py") if "versions" not in path.parts)
+SQL = re.compile(r"\b(select .+ from|insert into|delete from|update .+ set|create table|truncate)\b", re.IGNORECASE)
+
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def in_a_fresh_interpreter(program: str) -> str:
+    """What the program prints, run from the project's root by an interpreter that has imported nothing of ours yet."""
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+# --- names ---
+
+
+def test_no_installed_distribution_ships_a_module_of_our_names() -> None:
+    """The index has packages that install modules called `schema` and `events`: one of them would hide ours."""
+    taken: dict[str, set[str]] = {}
+    for distribution in distributions():
+        name = distribution.metadata["Name"]
+        for file in distribution.files or []:
+            top = file.parts[0].removesuffix(".py")
+            if name != "caselog" and top in (*ROOMS, "tests") and file.suffix == ".py":
+                taken.setdefault(name, set()).add(top)
+    assert taken == {}
+
+
+def test_the_modules_that_are_imported_are_ours() -> None:
+    for room in ROOMS:
+        module = importlib.import_module(room)
+        assert module.__file__ == str(ROOT / room / "__init__.py")
+
+
+# --- what every module has ---
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_every_module_begins_with_a_sentence(path: Path) -> None:
+    """Its docstring's first line says, in one sentence, what it is for."""
+    docstring = ast.get_docstring(ast.parse(path.read_text()))
+    assert docstring, f"{name_of(path)} has no docstring"
+    sentence = docstring.split("\n\n")[0]
+    assert sentence[0].isupper() or not sentence[0].isalpha(), sentence
+    assert sentence.endswith((".", ":")), sentence
+
+
+# --- each thing in one place ---
+
+
+def test_the_imports_run_one_way() -> None:
+    """The direction is events <- schema <- workers; and the rest of the contracts of pyproject.toml."""
+    lint = Path(sys.executable).parent / "lint-imports"
+    done = subprocess.run([lint, "--no-cache"], cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_environment_is_read_in_one_file() -> None:
+    """`os.environ` and `os.getenv` stand in workers/settings.py alone."""
+    readers = set()
+    for path in MODULES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            attribute = node.attr if isinstance(node, ast.Attribute) else ""
+            imported = [alias.name for alias in node.names] if isinstance(node, ast.ImportFrom) else []
+            if {attribute, *imported} & {"environ", "environb", "getenv", "putenv"}:
+                readers.add(name_of(path))
+    assert readers <= {"workers/settings.py"}
+
+
+@pytest.mark.parametrize("path", [p for p in MODULES if "schema" not in p.parts], ids=name_of)
+def test_sql_lives_in_schema_alone(path: Path) -> None:
+    """Docstrings aside, no string of another room is a statement, and none of them imports SQLAlchemy's `text`."""
+    tree = ast.parse(path.read_text())
+    prose = {
+        id(statement.value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+        for statement in node.body
+        if isinstance(statement, ast.Expr)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in prose:
+            assert not SQL.search(node.value), f"line {node.lineno}: {node.value!r}"
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("sqlalchemy"):
+            names = {alias.name for alias in node.names}
+            assert not names & {"text", "select", "insert", "update", "delete"}, f"line {node.lineno}"
+
+
+# --- what is imported when ---
+
+_LOADED = "import sys, json; print(json.dumps(sorted({name.partition('.')[0] for name in sys.modules})))"
+
+
+def test_a_producer_imports_the_publisher_without_database_jobs_or_web() -> None:
+    loaded = set(json.loads(in_a_fresh_interpreter(f"from events import Publisher\n{_LOADED}")))
+    assert "events" in loaded
+    assert not loaded & {"sqlalchemy", "psycopg", "alembic", "dramatiq", "litestar", "uvicorn", "pydantic", "schema"}
+
+
+def test_an_organisations_events_need_no_broker_either() -> None:
+    loaded = set(json.loads(in_a_fresh_interpreter(f"from events import BaseEvent, event_registry\n{_LOADED}")))
+    assert not loaded & {"kombu", "amqp", "redis", "sqlalchemy", "dramatiq"}
+
+
+def test_asking_for_help_loads_none_of_the_heavy_parts() -> None:
+    """Nor does it take long; but time is not asserted, what is loaded is."""
+    program = f"""
+import sys
+sys.argv = ["caselog", "--help"]
+from workers.cli import main
+try:
+    main()
+except SystemExit as ended:
+    assert not ended.code, ended.code
+print()
+{_LOADED}
+"""
+    *help_text, loaded = in_a_fresh_interpreter(program).strip().splitlines()
+    assert any("publish" in line for line in help_text)
+    heavy = {"sqlalchemy", "psycopg", "dramatiq", "kombu", "litestar", "uvicorn", "alembic", "redis", "pydantic"}
+    assert not set(json.loads(loaded)) & heavy
