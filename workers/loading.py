@@ -10,7 +10,7 @@ from events.fold import World
 from events.refold import Past, Window, ahead_of_creation, late_for_actors, late_for_cases
 from events.registry import EventRegistry
 from events.resolve import Screened
-from schema import store
+from schema import past, store
 
 Identity = tuple[str, str]
 
@@ -28,7 +28,7 @@ def load(
     actors = sorted({s.event.data.actor.id for s in batch if s.event.data.actor is not None})
     if actors:
         store.lock_actors(db, actors)
-    last = store.last_logs(db, actors) if actors else {}
+    last = past.last_logs(db, actors) if actors else {}
     late = late_for_actors(batch, last)
     known = _recorded(db, batch if suspect_all else [*late, *(s for s in batch if _is_of_nobody(s))])
     windows = _windows(db, [s for s in late if _identity(s) not in known], registry)
@@ -44,7 +44,9 @@ def load(
     again = touched | {s.case for s in late_for_cases(fresh, world.cases) if s.case is not None}
     if not windows and not again and not ahead_of_creation(fresh, world.cases):
         return world, None, known
-    return world, Past(windows=windows, cases=store.case_logs(db, sorted(again)) if again else {}), known
+    # A newer recorder may have recorded codes that this one does not have.
+    definitions.retire_unregistered(db, registry)
+    return world, Past(windows=windows, cases=past.case_logs(db, sorted(again)) if again else {}), known
 
 
 def _recorded(db: Connection, batch: Iterable[Screened]) -> set[Identity]:
@@ -59,7 +61,7 @@ def _windows(db: Connection, late: list[Screened], registry: EventRegistry) -> d
     log that ends any timer.
     """
     moments = [(s.event.data.actor.id, s.event.order_key) for s in late if s.event.data.actor is not None]
-    covering = store.covering_starts(db, {(actor, key[0]) for actor, key in moments}) if moments else {}
+    covering = past.covering_starts(db, {(actor, key[0]) for actor, key in moments}) if moments else {}
     relevant = []
     for screened, (actor, key) in zip(late, moments, strict=True):
         since = covering.get((actor, key[0]))
@@ -68,10 +70,10 @@ def _windows(db: Connection, late: list[Screened], registry: EventRegistry) -> d
             relevant.append((actor, min(key, since or key), key))
     if not relevant:
         return {}
-    ends = store.next_logs(db, [(actor, key) for actor, _, key in relevant], _timer_ends(registry))
+    ends = past.next_logs(db, [(actor, key) for actor, _, key in relevant], _timer_ends(registry))
     stretches = _merged([(actor, start, end) for (actor, start, _), end in zip(relevant, ends, strict=True)])
-    logs = store.actor_logs(db, stretches)
-    started = store.timers(db, [log.id for part in logs for log in part if log.timer_id == log.id])
+    logs = past.actor_logs(db, stretches)
+    started = past.timers(db, [log.id for part in logs for log in part if log.timer_id == log.id])
     windows: dict[str, list[Window]] = {}
     for (actor, start, end), part in zip(stretches, logs, strict=True):
         ids = {log.id for log in part}
@@ -80,9 +82,9 @@ def _windows(db: Connection, late: list[Screened], registry: EventRegistry) -> d
     return windows
 
 
-def _merged(stretches: list[store.Stretch]) -> list[store.Stretch]:
+def _merged(stretches: list[past.Stretch]) -> list[past.Stretch]:
     """The stretches sorted, those of an actor that overlap made one."""
-    merged: list[store.Stretch] = []
+    merged: list[past.Stretch] = []
     for actor, start, end in sorted(stretches, key=lambda stretch: stretch[:2]):
         if merged and merged[-1][0] == actor and (merged[-1][2] is None or start <= merged[-1][2]):
             before = merged[-1]
@@ -94,7 +96,7 @@ def _merged(stretches: list[store.Stretch]) -> list[store.Stretch]:
 
 
 def _timer_ends(registry: EventRegistry) -> list[tuple[str, str]]:
-    return [(code.key, code.code) for code in registry.codes() if code.stops_timer or code.cancels_timer]
+    return [(code.key, code.code) for code in registry.folded_codes() if code.stops_timer or code.cancels_timer]
 
 
 def _is_of_nobody(screened: Screened) -> bool:
