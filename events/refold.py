@@ -16,7 +16,7 @@ from typing import Final
 import msgspec
 
 from events.codes import Code, LogLevel, LogType
-from events.errors import EventError, UnknownCode, UnknownEvent
+from events.errors import EventError
 from events.fold import Plan, TimerFold, World, fold_case_or_refuse, in_order, make_log
 from events.registry import BaseEvent, EventRegistry, Registered
 from events.resolve import Rules, Screened, resolve
@@ -82,10 +82,12 @@ def ahead_of_creation(batch: Iterable[Screened], cases: Mapping[str, CaseState])
 
 
 def definition(log: Log, registry: EventRegistry) -> tuple[Code, Registered]:
-    """What a stored log's code means; one that is no longer registered keeps its type and level, and no effects."""
-    try:
-        return registry.get_code(log.key, log.code), registry.registered(log.key)
-    except (UnknownEvent, UnknownCode):
+    """What a stored log's code means, registered, retired, or else by its type and level alone.
+
+    Type and level are always the log's own. Where its class is gone, so are the class's rules.
+    """
+    code, registered = registry.find(log.key, log.code)
+    if code is None:
         code = Code(
             key=log.key,
             code=log.code,
@@ -95,7 +97,9 @@ def definition(log: Log, registry: EventRegistry) -> tuple[Code, Registered]:
             description="no longer registered",
             stops_timer=False,
         )
-        return code, _NO_LONGER_REGISTERED
+    elif code.level != log.level or code.type != log.type:
+        code = msgspec.structs.replace(code, type=LogType(log.type), level=LogLevel(log.level))
+    return code, registered or _NO_LONGER_REGISTERED
 
 
 class _NoLongerRegistered(BaseEvent):

@@ -105,6 +105,7 @@ class EventRegistry:
 
     def __init__(self) -> None:
         self._registered: dict[str, Registered] = {}
+        self._retired: dict[tuple[str, str], Code] = {}
 
     def register(self, cls: type[BaseEvent]) -> type[BaseEvent]:
         """Register a class under its key; also usable as a class decorator. The same class again changes nothing.
@@ -153,6 +154,25 @@ class EventRegistry:
                 f"code {code!r} is not registered under {key!r} (it has {has}).{did_you_mean(code, list(codes))} "
                 f"Register it in an events.py and run: caselog dead requeue --reason unknown_code"
             ) from None
+
+    def retire(self, code: Code) -> None:
+        """Fold stored logs of a code that is no longer registered as this definition says.
+
+        New events of it are refused as before; where the code is registered after all, that definition holds.
+        """
+        self._retired[code.key, code.code] = code
+
+    def find(self, key: str, code: str) -> tuple[Code | None, Registered | None]:
+        """What a stored log's code means: the code, registered or retired, and the class, each None where unknown."""
+        registered = self._registered.get(key)
+        found = None if registered is None else registered.codes.get(code)
+        return found or self._retired.get((key, code)), registered
+
+    def folded_codes(self) -> list[Code]:
+        """Every code that stored logs may have: the registered ones and the retired ones."""
+        codes = self.codes()
+        known = {(code.key, code.code) for code in codes}
+        return codes + [code for name, code in sorted(self._retired.items()) if name not in known]
 
     def all(self) -> dict[str, type[BaseEvent]]:
         """Every registered class by key, sorted by key."""

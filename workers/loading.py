@@ -10,7 +10,7 @@ from events.fold import World
 from events.refold import Past, Window, ahead_of_creation, late_for_actors, late_for_cases
 from events.registry import EventRegistry
 from events.resolve import Screened
-from schema import past, store
+from schema import definitions, past, store
 
 Identity = tuple[str, str]
 
@@ -70,6 +70,7 @@ def _windows(db: Connection, late: list[Screened], registry: EventRegistry) -> d
             relevant.append((actor, min(key, since or key), key))
     if not relevant:
         return {}
+    definitions.retire_unregistered(db, registry)
     ends = past.next_logs(db, [(actor, key) for actor, _, key in relevant], _timer_ends(registry))
     stretches = _merged([(actor, start, end) for (actor, start, _), end in zip(relevant, ends, strict=True)])
     logs = past.actor_logs(db, stretches)

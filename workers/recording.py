@@ -23,7 +23,7 @@ from events.message import Event, Malformed, Message, decode
 from events.refold import refold
 from events.registry import EventRegistry
 from events.resolve import Rules, Screened, failure, screen
-from schema import deadletters, parking, reports, store
+from schema import deadletters, definitions, parking, reports, store
 from schema.deadletters import DeadLetter
 from schema.parking import Parked
 from workers.loading import load
@@ -90,6 +90,8 @@ class Recording:
         self._rules = rules
         self._transaction_events = transaction_events
         self._give_up_parked_s = give_up_parked_s
+        # The (key, code) whose definitions are known to be kept: a batch that uses no other asks nothing.
+        self._kept: set[tuple[str, str]] = set()
 
     def record(self, messages: Sequence[Message]) -> Recorded:
         """Record the events of these messages. When it returns, each is in the log, parked or a dead letter.
@@ -158,6 +160,9 @@ class Recording:
         result.add(self._park(db, [entries[at] for at in plan.parked]))
         waiting = set(plan.parked)
         self._unpark(db, [entry for at, entry in enumerate(entries) if at not in waiting])
+        used = {(log.key, log.code) for log in plan.logs} - self._kept
+        if used:
+            self._kept |= definitions.keep(db, [self._registry.get_code(*name) for name in used])
         return result
 
     def _screen(

@@ -1,0 +1,116 @@
+"""The definitions of the codes that the log has used, kept so that its logs fold when a code is unregistered."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any, Final
+
+import msgspec
+from sqlalchemy import Connection, text
+
+from events.codes import Code
+from events.registry import EventRegistry
+from events.retired import Used, kept, restored
+from schema import rows, tables
+
+Name = tuple[str, str]
+"""A key and a code under it."""
+
+_FACTS: Final = tuple(c.name for c in tables.code_definition.columns if c.name not in ("version", "first_seen"))
+_COLUMNS: Final = (*_FACTS, "version")
+
+
+def keep(db: Connection, codes: Collection[Code]) -> set[Name]:
+    """Keep the definitions of codes that logs of this transaction use. Returns those that stood there already.
+
+    Only these may be remembered as kept: what this transaction adds is not there if it does not commit. A definition
+    that another transaction changes at the same time is kept when it is used next. To be the last that a transaction
+    does, so that nobody waits for its rows and holds what it waits for.
+    """
+    current = _current(db, {(code.key, code.code) for code in codes})
+    facts = {(code.key, code.code): kept(code) for code in codes}
+    stand = {name for name, fact in facts.items() if name in current and _facts(current[name]) == fact}
+    new = [
+        {**fact, "version": current[name]["version"] + 1 if name in current else 1}
+        for name, fact in sorted(facts.items())
+        if name not in stand
+    ]
+    if new:
+        db.execute(_INSERT, rows.transposed(_COLUMNS, ([_sent(fact[name]) for name in _COLUMNS] for fact in new)))
+    return stand
+
+
+_INSERT: Final = text(
+    f"""
+    insert into code_definition ({rows.names(_COLUMNS)}) select {rows.selected(tables.code_definition, _COLUMNS)}
+    from {rows.unnest(tables.code_definition, _COLUMNS)}
+    on conflict (key, code, version) do nothing
+    """  # noqa: S608 - column names of our own tables
+)
+
+
+def retire_unregistered(db: Connection, registry: EventRegistry) -> None:
+    """Tell the registry of codes that the log has used and that it does not have, so that their logs fold."""
+    registered = {(code.key, code.code) for code in registry.codes()}
+    for name, row in _current(db, None).items():
+        if name not in registered:
+            registry.retire(restored(row))
+
+
+def used_codes(db: Connection) -> list[Used]:
+    """Every code that the log holds, with its current definition. Reads the whole log."""
+    current = _current(db, None)
+    # Type and level are copied into the logs: the latest log speaks for a code whose definition was never kept.
+    found = db.execute(
+        text(
+            """
+            select key, code, sum(logs)::bigint as logs,
+                   (array_agg(type order by latest desc))[1] as type,
+                   (array_agg(level order by latest desc))[1] as level
+            from (
+                select key, code, type, level, count(*) as logs, max(id) as latest from log
+                group by key, code, type, level
+            ) as used
+            group by key, code order by key, code
+            """
+        )
+    )
+    return [
+        Used(
+            key=row.key,
+            code=row.code,
+            logs=row.logs,
+            kept=current.get((row.key, row.code), {"type": row.type, "level": row.level}),
+        )
+        for row in found
+    ]
+
+
+def _current(db: Connection, names: Collection[Name] | None) -> dict[Name, dict[str, Any]]:
+    """The highest version of these definitions, or of all."""
+    found = db.execute(
+        _CURRENT,
+        {
+            "all": names is None,
+            "keys": [key for key, _ in names or ()],
+            "codes": [code for _, code in names or ()],
+        },
+    )
+    return {(row["key"], row["code"]): dict(row) for row in found.mappings()}
+
+
+_CURRENT: Final = text(
+    f"""
+    select distinct on (key, code) {rows.names(_COLUMNS)} from code_definition
+    where :all or (key, code) in (select * from unnest(cast(:keys as text[]), cast(:codes as text[])))
+    order by key, code, version desc
+    """  # noqa: S608 - column names of our own tables
+)
+
+
+def _facts(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: row[name] for name in _FACTS}
+
+
+def _sent(value: Any) -> Any:
+    return msgspec.json.encode(value).decode() if isinstance(value, dict | list) else value
