@@ -96,7 +96,7 @@ def actor_logs(db: Connection, stretches: Sequence[Stretch]) -> list[list[Log]]:
     first = _stretches("", [(actor, start) for actor, start, _ in stretches])
     last = _stretches("last_", [(actor, end) for actor, _, end in stretches])
     for position, *row in db.execute(_ACTOR_LOGS, first | last):
-        logs[position - 1].append(_stored_log(row))
+        logs[position - 1].append(stored_log(row))
     return logs
 
 
@@ -129,7 +129,7 @@ def _stretches(prefix: str, moments: Sequence[tuple[str, OrderKey | None]]) -> d
 def case_logs(db: Connection, references: Collection[str]) -> dict[str, list[Log]]:
     """The whole log of each of these cases, by reference. The cases are locked."""
     logs: dict[str, list[Log]] = {reference: [] for reference in references}
-    for log in map(_stored_log, db.execute(_CASE_LOGS, {"references": list(references)})):
+    for log in map(stored_log, db.execute(_CASE_LOGS, {"references": list(references)})):
         logs[log.case or ""].append(log)
     return logs
 
@@ -139,7 +139,8 @@ _CASE_LOGS: Final = text(
 )
 
 
-def _stored_log(row: Sequence[Any]) -> Log:
+def stored_log(row: Sequence[Any]) -> Log:
+    """A row of LOG_COLUMNS."""
     return Log(**dict(zip(_LOG_FIELDS, row, strict=True)))
 
 

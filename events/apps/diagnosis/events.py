@@ -53,8 +53,8 @@ class Diagnosis(BaseEvent):
             read.text(context, "state")
 
     def apply(self, case: CaseState, log: Log) -> None:
-        if log.code != _WITHOUT_STATE:
-            case.scope_state = read.text(log.context, "state") or case.scope_state
+        if log.code != _WITHOUT_STATE and (given := read.text(log.context, "state")) is not None:
+            case.scope_state = given
 
 
 event_registry.register(Diagnosis)

@@ -100,7 +100,8 @@ class CaseEvent(BaseEvent):
         elif log.code == "CALL_STARTED":
             case.call_started = True
         elif log.code == "CASE_ORGANISATION_SET":
-            case.organisation = read.text(log.context, "organisation") or case.organisation
+            if (given := read.text(log.context, "organisation")) is not None:
+                case.organisation = given
         elif log.code == "COMPLAINT_FLAG_TOGGLED":
             given = read.flag(log.context, "complaint_flag")
             case.complaint_flag = not case.complaint_flag if given is None else given
@@ -166,7 +167,8 @@ class MeansTest(BaseEvent):
         read.text(context, "state")
 
     def apply(self, case: CaseState, log: Log) -> None:
-        case.eligibility_state = read.text(log.context, "state") or case.eligibility_state
+        if (given := read.text(log.context, "state")) is not None:
+            case.eligibility_state = given
 
 
 # The call ended without an assignment: what the codes of `suspend_case` have in common.

@@ -26,7 +26,8 @@ class ChangeCategory(BaseEvent):
         read.text(context, "new_category")
 
     def apply(self, case: CaseState, log: Log) -> None:
-        case.category = read.text(log.context, "new_category") or case.category
+        if (given := read.text(log.context, "new_category")) is not None:
+            case.category = given
 
 
 event_registry.register(ChangeCategory)
