@@ -55,6 +55,10 @@ def test_the_delay_doubles_with_each_attempt_up_to_an_hour(engine: Engine) -> No
             delay_s = db.execute(text("select extract(epoch from due_at - now())::float8 from parked")).scalar_one()
             assert delay_s == min(2 ** (attempt - 1), 3600)
             parking.put_off(db, [("/test", "1")])
+        db.execute(text("update parked set attempts = 100_000"))
+        parking.put_off(db, [("/test", "1")])
+        delay_s = db.execute(text("select extract(epoch from due_at - now())::float8 from parked")).scalar_one()
+        assert delay_s == 3600
 
 
 def test_the_events_of_a_case_that_was_created_are_due_now_and_no_others(engine: Engine) -> None:
