@@ -42,13 +42,24 @@ _MEMORY: Final = _Memory.__struct_fields__
 _memory: Final = attrgetter(*_MEMORY)
 
 
+# Any number that nothing else locks.
+GATE: Final = 0x6361_7365_6761_74
+
+
 def clock_and_ids(db: Connection, count: int) -> tuple[datetime, list[int]]:
     """The database's clock at the start of the transaction, and so many fresh log ids, ascending.
 
-    Ids that are not used, or whose transaction is rolled back, are lost.
+    The first that a batch does: it shares the gate until its transaction ends, and so waits while a rebuild swaps
+    (schema/rebuilding.py). Ids that are not used, or whose transaction is rolled back, are lost.
     """
     row = db.execute(
-        text("select now(), array(select nextval('log_id_seq') from generate_series(1, :count))"), {"count": count}
+        text(
+            """
+            with gate as materialized (select pg_advisory_xact_lock_shared(:gate))
+            select now(), array(select nextval('log_id_seq') from generate_series(1, :count)) from gate
+            """
+        ),
+        {"count": count, "gate": GATE},
     ).one()
     return row[0], row[1]
 
