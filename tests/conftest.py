@@ -20,6 +20,7 @@ import amqp
 import psycopg
 import pytest
 from kombu.utils.url import parse_url
+from pipeline import Pipeline
 from redis import Redis
 
 from workers.embedded import EmbeddedServers, EmbeddedUrls, uninstall
@@ -136,6 +137,22 @@ def broker_url(request: pytest.FixtureRequest) -> str:
     fixture = {"redis": "redis_url", "rabbitmq": "amqp_url"}[request.param]
     url: str = request.getfixturevalue(fixture)
     return url
+
+
+@pytest.fixture
+def pipeline(tmp_path: Path, database_url: str, broker_url: str, redis_url: str) -> Iterator[Pipeline]:
+    """A pipeline of this test's own on each broker in turn, with no worker as yet; all are stopped at the end."""
+    one = Pipeline(tmp_path, database_url, broker_url, redis_url)
+    yield one
+    one.close()
+
+
+@pytest.fixture
+def redis_pipeline(tmp_path: Path, database_url: str, redis_url: str) -> Iterator[Pipeline]:
+    """A pipeline on Redis alone, for laws that have nothing to do with the broker."""
+    one = Pipeline(tmp_path, database_url, redis_url, redis_url)
+    yield one
+    one.close()
 
 
 def _do_without(reason: str) -> None:

@@ -1,0 +1,89 @@
+"""A heartbeat says what a worker last got done, by the clock of Redis, and costs it nothing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pipeline import eventually
+from redis import Redis
+
+from workers import heartbeat
+from workers.heartbeat import PREFIX, Heartbeat, read_beats
+from workers.roles import make_redis
+from workers.services import Services, redis_py_url
+
+
+@pytest.fixture
+def client(redis_url: str) -> Iterator[Redis]:
+    with Redis.from_url(redis_py_url(redis_url)) as client:
+        yield client
+
+
+def test_a_beat_tells_the_role_the_process_and_what_was_done(client: Redis) -> None:
+    Heartbeat(client, "recorder").beat(events=7, unacked=3)
+    (beat,) = read_beats(client)
+    assert (beat.role, beat.pid, beat.events, beat.unacked, beat.idle) == ("recorder", os.getpid(), 7, 3, False)
+    assert 0 <= beat.age_s < 5
+
+
+def test_a_worker_without_a_beat_yet_is_not_there(client: Redis) -> None:
+    Heartbeat(client, "recorder")
+    assert read_beats(client) == []
+
+
+def test_it_is_written_once_a_second_at_most_and_no_work_is_forgotten(client: Redis) -> None:
+    one = Heartbeat(client, "recorder")
+    for _ in range(1000):
+        one.beat(events=1)
+    assert read_beats(client)[0].events < 1000
+
+    def all_is_told() -> bool:
+        one.beat()
+        return read_beats(client)[0].events == 1000
+
+    eventually(all_is_told, "a later beat tells the sum", within_s=3)
+
+
+def test_a_change_from_busy_to_idle_is_written_at_once(client: Redis) -> None:
+    one = Heartbeat(client, "recorder")
+    one.beat(events=1)
+    one.beat(idle=True)
+    assert read_beats(client)[0].idle
+    one.beat(events=1)
+    assert not read_beats(client)[0].idle
+
+
+def test_a_worker_that_ends_as_planned_is_not_missed(client: Redis) -> None:
+    one = Heartbeat(client, "recorder")
+    one.beat(idle=True)
+    one.stop()
+    assert read_beats(client) == []
+
+
+def test_the_beats_come_youngest_first_and_foreign_keys_are_none(client: Redis) -> None:
+    client.set("something:else", "x")
+    first, second = Heartbeat(client, "recorder"), Heartbeat(client, "tasks")
+    first.beat()
+    eventually(lambda: read_beats(client)[0].age_s > 0.02, "the first has aged")
+    second.beat()
+    assert [beat.role for beat in read_beats(client)] == ["tasks", "recorder"]
+
+
+def test_its_age_grows_by_the_clock_of_redis_and_it_is_forgotten_in_the_end(client: Redis) -> None:
+    Heartbeat(client, "recorder").beat()
+    (name,) = client.scan_iter(match=PREFIX + "*")
+    client.pexpire(name, (heartbeat.KEPT_S - 40) * 1000)  # as if 40 seconds had gone by
+    assert 40 <= read_beats(client)[0].age_s < 45
+    client.pexpire(name, 1)
+    eventually(lambda: read_beats(client) == [], "the beat has gone")
+
+
+def test_a_redis_that_is_away_stops_nobody_from_working(tmp_path: Path) -> None:
+    with make_redis(Services("", "", f"redis+socket://{tmp_path}/nobody.sock")) as client:
+        one = Heartbeat(client, "recorder")
+        one.beat(events=1)
+        one.beat(idle=True)
+        one.stop()

@@ -1,0 +1,125 @@
+"""Settings come from the environment; a bad one is one line that names the variable, and no secret is shown."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from events.errors import SettingsError
+from events.registry import BUNDLED_APPS
+from workers.settings import Settings, child_environment, load_settings, shown
+
+
+@pytest.fixture(autouse=True)
+def _nothing_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.startswith("CASELOG_"):
+            monkeypatch.delenv(name)
+
+
+def fault(monkeypatch: pytest.MonkeyPatch, variable: str, value: str) -> str:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(SettingsError) as caught:
+        load_settings()
+    return str(caught.value)
+
+
+def test_with_nothing_set_the_defaults_are_those_of_the_design() -> None:
+    settings = load_settings()
+    assert (settings.database_url, settings.broker_url, settings.redis_url) == (None, None, None)
+    assert settings.apps == BUNDLED_APPS
+    assert (settings.data_dir, settings.time_zone, settings.http_port) == (Path(".caselog"), "Europe/London", 8080)
+    assert settings.future_tolerance_s == 5 * 60
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("CASELOG_DATABASE_URL", "mysql://localhost/x"),
+        ("CASELOG_DATABASE_URL", "localhost"),
+        ("CASELOG_BROKER_URL", "kafka://localhost"),
+        ("CASELOG_REDIS_URL", "amqp://localhost"),
+        ("CASELOG_TIME_ZONE", "Europe/Londn"),
+        ("CASELOG_TIME_ZONE", "/etc/passwd"),
+        ("CASELOG_TIME_ZONE", ""),
+        ("CASELOG_HTTP_PORT", "0"),
+        ("CASELOG_HTTP_PORT", "http"),
+        ("CASELOG_BATCH_EVENTS", "-1"),
+        ("CASELOG_BATCH_AGE_MS", "soon"),
+        ("CASELOG_FUTURE_TOLERANCE_S", "-1"),
+        ("CASELOG_PARKED_GIVE_UP_S", "1.5"),
+    ],
+)
+def test_a_bad_value_is_one_line_that_names_the_variable(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+) -> None:
+    message = fault(monkeypatch, variable, value)
+    assert message.startswith(f"{variable}: ")
+    assert "\n" not in message
+
+
+def test_several_bad_values_are_all_named_in_the_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CASELOG_BATCH_EVENTS", "none")
+    message = fault(monkeypatch, "CASELOG_HTTP_PORT", "none")
+    assert "CASELOG_BATCH_EVENTS: " in message
+    assert "CASELOG_HTTP_PORT: " in message
+    assert "\n" not in message
+
+
+def test_a_bad_url_is_refused_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "s3cret" not in fault(monkeypatch, "CASELOG_BROKER_URL", "kafka://user:s3cret@host/1")
+
+
+def test_an_empty_url_is_none_and_so_is_one_that_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`CASELOG_BROKER_URL= caselog …` in a compose file with an empty variable."""
+    monkeypatch.setenv("CASELOG_BROKER_URL", "")
+    assert load_settings().broker_url is None
+
+
+def test_lists_are_separated_by_commas_and_spaces_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CASELOG_APPS", " examples.helpdesk , events.apps.timer,, ")
+    assert load_settings().apps == ("examples.helpdesk", "events.apps.timer")
+
+
+def test_variables_that_are_no_settings_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CASELOG_TEST_AMQP_URL", "amqp://localhost")
+    load_settings()
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "visible"),
+    [
+        ("CASELOG_DATABASE_URL", "postgresql://anna:s3cret@db/x?sslpassword=s3cret", "postgresql://anna:***@db/x?***"),
+        ("CASELOG_DATABASE_URL", "postgresql://anna:s3c@ret@db/x", "postgresql://anna:***@db/x"),
+        ("CASELOG_BROKER_URL", "amqp://anna:s3cret@mq:5672/v", "amqp://anna:***@mq:5672/v"),
+        ("CASELOG_BROKER_URL", "redis://:s3cret@r:6379/0", "redis://:***@r:6379/0"),
+        ("CASELOG_REDIS_URL", "redis+socket:///run/r.sock?password=s3cret", "redis+socket:///run/r.sock?***"),
+        ("CASELOG_API_TOKENS", "s3cret,s3cret2", "***"),
+        ("CASELOG_DATABASE_URL", "postgresql://db/x", "postgresql://db/x"),
+    ],
+)
+def test_secrets_are_masked_and_the_rest_of_the_url_is_shown(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str, visible: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    rows = {row[0]: row for row in shown(load_settings())}
+    assert rows[variable][1:3] == (visible, True)
+    assert "s3c" not in repr(load_settings())
+    assert "s3c" not in str(rows)
+
+
+def test_every_setting_is_shown_with_what_it_means() -> None:
+    rows = shown(load_settings())
+    assert {row[0] for row in rows} == {f"CASELOG_{name.upper()}" for name in Settings.model_fields}
+    assert all(description for *_, description in rows)
+    assert not any(is_set for _, _, is_set, _ in rows)
+
+
+def test_a_child_gets_our_environment_with_its_settings_on_top(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CASELOG_APPS", "examples.helpdesk")
+    given = child_environment({"CASELOG_BROKER_URL": "redis://r"})
+    assert given["CASELOG_APPS"] == "examples.helpdesk"
+    assert given["CASELOG_BROKER_URL"] == "redis://r"
+    assert "CASELOG_BROKER_URL" not in os.environ

@@ -1,0 +1,188 @@
+"""The tasks worker as a process: the reports are added up, parked events tried again, whatever is lost or killed."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import psycopg
+import pytest
+from brokers.broker_under_test import RedisServer
+from pipeline import Pipeline, created, event, eventually
+from redis import Redis
+from reference import fold_all
+from sqlalchemy import Engine
+from stored import assert_same, body, count, dead_letters, what_stands
+
+from events.message import decode
+from events.registry import autodiscover, event_registry
+from events.resolve import Rules
+from schema import reports
+from schema.connection import make_engine
+from workers.recording import Recording
+from workers.services import redis_py_url
+from workers.simulate import simulate
+from workers.tasks import AGGREGATE, QUEUE, Nudge
+
+RULES = Rules(zone=ZoneInfo("Europe/London"))
+ROW = ("2026-03-02", "accept_case", "SPOP", None, None, None, "PHONE")
+
+
+@pytest.fixture
+def engine(database_url: str) -> Iterator[Engine]:
+    engine = make_engine(database_url)
+    yield engine
+    engine.dispose()
+
+
+def post(engine: Engine, deltas: int) -> None:
+    """Put deltas into the outbox as the recorder does, without telling anybody."""
+    with engine.begin() as db:
+        reports.post(db, [reports.Delta("outcomes", ROW, 1)] * deltas)
+
+
+def counted(database_url: str) -> int:
+    with psycopg.connect(database_url) as db:
+        row = db.execute("select coalesce(sum(outcomes), 0)::int from report_outcomes").fetchone()
+        assert row is not None
+        total: int = row[0]
+        return total
+
+
+def grouped(database_url: str) -> Counter[tuple[Any, ...]]:
+    """The report as a fresh GROUP BY over the log (DESIGN.md, decision 9)."""
+    with psycopg.connect(database_url) as db:
+        found = db.execute(
+            """
+            select (occurred_at at time zone 'Europe/London')::date, key, code, category, provider, organisation,
+                   case_source, count(*)
+            from log where type = 'outcome' and not suppressed group by 1, 2, 3, 4, 5, 6, 7
+            """
+        ).fetchall()
+    return Counter({row[:-1]: row[-1] for row in found})
+
+
+def test_deltas_are_added_up_within_a_second_or_so_though_every_nudge_is_lost(
+    redis_pipeline: Pipeline, engine: Engine, database_url: str
+) -> None:
+    redis_pipeline.start("tasks")
+    post(engine, 1)
+    eventually(lambda: counted(database_url) == 1, "the tasks worker has begun")
+    for total in (2, 3):
+        post(engine, 1)
+        eventually(lambda total=total: counted(database_url) == total, "the delta is counted", within_s=3)  # type: ignore[misc]
+    assert count(database_url, "report_outbox") == 0
+
+
+def test_a_nudge_runs_the_aggregator_and_many_at_once_are_one_message(redis_pipeline: Pipeline, redis_url: str) -> None:
+    """No tasks worker runs: the queue shows what was asked for."""
+    assert redis_pipeline.queue_is_empty()
+    with Redis.from_url(redis_py_url(redis_url)) as client:
+        nudge = Nudge(client)
+        for _ in range(100):
+            nudge(AGGREGATE)
+        assert client.llen(f"caselog:{QUEUE}") == 1
+
+
+def test_killed_in_the_middle_the_report_still_equals_a_count_of_the_log(
+    redis_pipeline: Pipeline, engine: Engine, database_url: str
+) -> None:
+    events = list(simulate(300, 7))
+    autodiscover()
+    recording = Recording(engine, event_registry, RULES)
+    tasks = redis_pipeline.start("tasks")
+    for position in range(0, len(events), 10):
+        recording.record([decode(body(*events[position : position + 10]))])
+        if position in (1000, 2000):
+            eventually(lambda: counted(database_url) > 0, "the tasks worker works")
+            tasks.kill()
+            tasks = redis_pipeline.start("tasks")
+    eventually(lambda: count(database_url, "report_outbox") == 0, "the outbox is drained")
+    expected = grouped(database_url)
+    assert sum(expected.values()) > 500
+    assert what_stands(database_url).outcomes == expected
+    assert_same(what_stands(database_url), fold_all(events))
+    assert tasks.stop() == 0
+
+
+def test_events_before_their_case_are_recorded_soon_after_it_is_created(pipeline: Pipeline) -> None:
+    """Minutes of event time before the creation, and after it; and it is as if they had come in order."""
+    early = event("case", "CASE_VIEWED", "AB-1", "2026-03-02T09:50:00Z")
+    late = event("accept_case", "SPOP", "AB-1", "2026-03-02T10:10:00Z")
+    creation = created("AB-1", "2026-03-02T10:00:00Z")
+    pipeline.start("tasks")
+    pipeline.start("recorder")
+    pipeline.publish([early, late])
+    eventually(lambda: count(pipeline.database_url, "parked") == 2, "both are parked")
+    pipeline.publish([creation])
+    eventually(lambda: pipeline.logs() == 3, "all three are recorded")
+    eventually(lambda: count(pipeline.database_url, "parked") == 0, "nothing is parked")
+    eventually(lambda: count(pipeline.database_url, "report_outbox") == 0, "the outbox is drained")
+    assert_same(what_stands(pipeline.database_url), fold_all([early, late, creation]))
+
+
+def test_an_event_parked_for_long_is_recorded_within_seconds_of_its_case(redis_pipeline: Pipeline) -> None:
+    """Its next trial by the growing delay would be far off: the creation makes it due."""
+    redis_pipeline.start("tasks")
+    redis_pipeline.start("recorder")
+    redis_pipeline.publish([event("accept_case", "SPOP", "AB-1")])
+    attempts = "select coalesce(max(attempts), 0) from parked"
+    eventually(lambda: redis_pipeline.one(attempts) >= 3, "it was tried again")
+    with psycopg.connect(redis_pipeline.database_url) as db:
+        db.execute("update parked set due_at = now() + interval '1 hour'")
+    redis_pipeline.publish([created("AB-1")])
+    eventually(lambda: redis_pipeline.logs() == 2, "both are recorded", within_s=5)
+
+
+def test_an_event_whose_case_never_comes_is_given_up_as_unknown_case(redis_pipeline: Pipeline) -> None:
+    redis_pipeline.settings["CASELOG_PARKED_GIVE_UP_S"] = "1"
+    redis_pipeline.start("tasks")
+    redis_pipeline.start("recorder")
+    lost = event("accept_case", "SPOP", "AB-404")
+    redis_pipeline.publish([lost])
+    eventually(lambda: count(redis_pipeline.database_url, "dead_letter") == 1, "it is a dead letter")
+    letter = dead_letters(redis_pipeline.database_url)[0]
+    assert (letter["reason"], letter["case_reference"], letter["key"]) == ("unknown_case", "AB-404", "accept_case")
+    assert letter["attempts"] >= 2
+    assert "caselog dead requeue" in letter["message"]
+    assert "AB-404" not in letter["message"]
+    assert count(redis_pipeline.database_url, "parked") == 0
+
+
+def test_it_outlives_a_redis_and_a_database_that_are_away(
+    tmp_path: Path, database_url: str, engine: Engine, redis_url: str
+) -> None:
+    server = RedisServer(tmp_path)
+    pipeline = Pipeline(tmp_path, database_url, redis_url, server.url)
+    try:
+        tasks = pipeline.start("tasks")
+        server.start()
+        post(engine, 1)
+        eventually(lambda: counted(database_url) == 1, "it works")
+        server.stop()
+        post(engine, 1)
+        server.start()
+        eventually(lambda: counted(database_url) == 2, "it works again after Redis was away")
+        engine.dispose()
+        with pipeline.database_away():
+            away_until_s = time.monotonic() + 2.5
+            eventually(lambda: time.monotonic() > away_until_s, "it has met the missing database")
+        post(engine, 1)
+        eventually(lambda: counted(database_url) == 3, "it works again after the database was away")
+        assert tasks.is_running()
+        assert tasks.stop() == 0
+    finally:
+        pipeline.close()
+        server.stop()
+
+
+def test_sigterm_stops_an_idle_one_at_once(redis_pipeline: Pipeline, engine: Engine, database_url: str) -> None:
+    tasks = redis_pipeline.start("tasks")
+    post(engine, 1)
+    eventually(lambda: counted(database_url) == 1, "it works")
+    assert tasks.stop(within_s=5) == 0
+    assert "Traceback" not in tasks.said()
