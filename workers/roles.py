@@ -26,7 +26,10 @@ CLIENT_TIMEOUT_S: Final = 5
 def make_redis(services: Services) -> redis.Redis:
     """A Redis client for jobs and heartbeats; nothing is connected yet."""
     return redis.Redis.from_url(
-        redis_py_url(services.redis_url), socket_connect_timeout=CLIENT_TIMEOUT_S, health_check_interval=30
+        redis_py_url(services.redis_url),
+        socket_connect_timeout=CLIENT_TIMEOUT_S,
+        socket_timeout=CLIENT_TIMEOUT_S,  # a Redis that hangs must not hold the recorder for ever
+        health_check_interval=30,
     )
 
 
