@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from typing import Any, Final
 
 import msgspec
@@ -102,16 +102,7 @@ def get_case(db: Connection, reference: str) -> dict[str, Any] | None:
     return None if row is None else dict(row)
 
 
-def case_log(db: Connection, reference: str, creations: Collection[tuple[str, str]]) -> list[dict[str, Any]]:
-    """The log of a case in order, its creation first (RULES.md "Order").
-
-    `creations` are the (key, code) that create a case.
-    """
+def case_log(db: Connection, reference: str) -> dict[int, dict[str, Any]]:
+    """The log of a case as it is exported, by id."""
     select = EXPORTS["logs"].select("where case_reference = :reference")
-    found = db.execute(text(select), {"reference": reference}).mappings()
-
-    def place(row: dict[str, Any]) -> tuple[Any, ...]:
-        creates = (row["key"], row["code"]) in creations and not row["suppressed"]
-        return (not creates, row["occurred_at"], row["source"], row["event_id"])
-
-    return sorted((dict(row) for row in found), key=place)
+    return {row["id"]: dict(row) for row in db.execute(text(select), {"reference": reference}).mappings()}

@@ -1,10 +1,9 @@
-"""Commands that read: cases, logs, exports, reports and the codes there are."""
+"""Commands that read: exports, reports and the codes there are."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,8 +13,6 @@ import typer
 from workers.output import Format, RowFormat, output_to, print_table, write_json, write_rows
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection
-
     from events.codes import Code
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -23,45 +20,9 @@ Output = Annotated[Path | None, typer.Option(help="Write to this file instead of
 
 
 def add_to(app: typer.Typer) -> None:
-    app.command(epilog="Example: caselog case AB-1234-5678")(case)
-    app.command(epilog="Example: caselog log AB-1234-5678")(log)
     app.command(epilog="Example: caselog export logs --format csv --output logs.csv")(export)
     app.command(epilog="Example: caselog report outcomes --from 2026-11-01 --to 2026-11-30")(report)
     app.command(epilog="Example: caselog codes --key suspend_case --role operator")(codes)
-
-
-def case(
-    reference: Annotated[str, typer.Argument(metavar="REF", help="The case's reference.")], *, json: Json = False
-) -> None:
-    """Show a case as it is."""
-    from schema.exports import get_case
-
-    with _database() as db:
-        found = _or_unknown(get_case(db, reference), reference)
-    if json:
-        write_json(found)
-    else:
-        print_table(("column", "value"), found.items())
-
-
-def log(
-    reference: Annotated[str, typer.Argument(metavar="REF", help="The case's reference.")], *, json: Json = False
-) -> None:
-    """Show the log of a case, in order; suppressed entries are marked."""
-    from events.registry import autodiscover, event_registry
-    from schema.exports import case_log, get_case
-    from workers.settings import load_settings
-
-    autodiscover(load_settings().apps)
-    creations = {(code.key, code.code) for code in event_registry.filter(creates_case=True)}
-    with _database() as db:
-        _or_unknown(get_case(db, reference), reference)
-        entries = case_log(db, reference, creations)
-    if json:
-        write_json(entries)
-        return
-    columns = ("occurred_at", "key", "code", "type", "level", "actor", "role", "timer_id", "suppressed", "notes")
-    print_table(columns, ([entry[column] for column in columns] for entry in entries))
 
 
 def export(
@@ -72,10 +33,11 @@ def export(
 ) -> None:
     """Export all rows, streamed. Timestamps are RFC 3339 in UTC."""
     from schema.exports import get_export, stream_export
+    from workers.commands.database import reading
     from workers.progress import counting
 
     chosen = get_export(what)
-    with _database() as db, output_to(output) as out, counting(f"exporting {what}", None) as advance:
+    with reading() as db, output_to(output) as out, counting(f"exporting {what}", None) as advance:
         rows = stream_export(db, chosen)
         write_rows(out, list(chosen.columns), _counted(rows, advance), form)
 
@@ -91,6 +53,7 @@ def report(
 ) -> None:
     """Show a report for a range of days."""
     from schema import reports
+    from workers.commands.database import reading
 
     if list_ or name is None:
         print_table(
@@ -103,7 +66,7 @@ def report(
     if days[0] > days[1]:
         raise typer.BadParameter(f"--from {days[0]} is later than --to {days[1]}", param_hint="--from")
     columns = tuple(column.name for column in chosen.columns)
-    with _database() as db:
+    with reading() as db:
         rows = reports.read_report(db, chosen, *days)
         if form is not Format.TABLE:
             with output_to(output) as out:
@@ -121,6 +84,14 @@ def codes(
     role: Annotated[str | None, typer.Option(help="Only the codes that this role may choose.")] = None,
     json: Json = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the page docs/codes.md.")] = False,
+    check: Annotated[
+        bool,
+        typer.Option(
+            "--check",
+            help="Compare them with the codes that the log has used; exit 1 where one was removed, or would fold "
+            "otherwise than it did. For a deploy pipeline, before the deploy.",
+        ),
+    ] = False,
 ) -> None:
     """Show the registered codes, by key and in their order."""
     from events.codes import Role
@@ -128,7 +99,7 @@ def codes(
     from workers.settings import load_settings
 
     autodiscover(load_settings().apps)
-    if key is not None:
+    if key is not None and not check:  # a key that was removed is what a check may be after
         event_registry.get_event(key)
     if role is not None and role not in list(Role):
         raise typer.BadParameter(f"there is no role {role!r}: choose {', '.join(Role)}", param_hint="--role")
@@ -137,12 +108,34 @@ def codes(
         for code in event_registry.codes()
         if (key is None or code.key == key) and (role is None or code.selectable_for(role))
     ]
+    if check:
+        _check_codes(key, json=json)
+        return
     if json:
         write_json([code.facts() for code in chosen])
     elif markdown:
         sys.stdout.write(_markdown(chosen))
     else:
         print_table(_FACTS, ([_fact(code, name) for name in _FACTS] for code in chosen))
+
+
+def _check_codes(key: str | None, *, json: bool) -> None:
+    """Print what was removed or contradicted, one line a code; exit 1 where there is any."""
+    from events.registry import event_registry
+    from events.retired import check
+    from schema.definitions import used_codes
+    from workers.commands.database import reading
+
+    with reading() as db:
+        used = [use for use in used_codes(db) if key is None or use.key == key]
+    findings = check(event_registry, used)
+    if json:
+        write_json(findings)
+    else:
+        sys.stdout.write("".join(f"{finding.message}\n" for finding in findings))
+    if findings:
+        raise typer.Exit(1)
+    sys.stderr.write(f"All {len(used)} codes that the log has used are registered, and fold as they did.\n")
 
 
 _FACTS = (
@@ -176,31 +169,6 @@ def _markdown(chosen: list[Code]) -> str:
                 cells = ["" if (value := _fact(code, name)) is None else str(value) for name in names]
                 lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
     return "\n".join(lines) + "\n"
-
-
-@contextmanager
-def _database() -> Iterator[Connection]:
-    """A connection to the database in force, for reading."""
-    from schema.connection import make_engine
-    from workers.services import find_services
-    from workers.settings import load_settings
-
-    engine = make_engine(find_services(load_settings()).database_url, application="caselog command")
-    try:
-        with engine.connect() as db:
-            yield db
-    finally:
-        engine.dispose()
-
-
-def _or_unknown(found: dict[str, Any] | None, reference: str) -> dict[str, Any]:
-    from events.errors import CaselogError
-
-    if found is None:
-        raise CaselogError(
-            f"there is no case {reference!r}. References are exact; events that wait for it: caselog queues"
-        )
-    return found
 
 
 def _day(value: str | None, option: str) -> date:
