@@ -407,6 +407,28 @@ def _cut_who_waits(database_url: str) -> bool:
     return bool(found)
 
 
+def test_a_batch_that_a_deadlock_broke_is_recorded_all_the_same(database_url: str, recording: Recording) -> None:
+    """Somebody else takes a case, then an actor, which is the order in which caselog does not take them."""
+    recording.record([message(created())])
+    with psycopg.connect(database_url) as other, ThreadPoolExecutor(1) as threads:
+        # The server breaks a deadlock by failing whoever finds it first: that is not to be this one.
+        other.execute("set local deadlock_timeout = '1min'")
+        other.execute("select 1 from \"case\" where reference = 'AB-1' for update")
+        outcome = threads.submit(recording.record, [message(event("accept_case", "SPOP", actor=OPERATOR))])
+        while not _somebody_waits(database_url):
+            assert not outcome.done()
+        other.execute("select pg_advisory_xact_lock(hashtextextended('op-1', 0))")
+        assert not outcome.done()
+        other.rollback()
+        assert outcome.result(timeout=30).recorded == 1
+
+
+def _somebody_waits(database_url: str) -> bool:
+    with psycopg.connect(database_url) as db:
+        query = "select 1 from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
+        return db.execute(query).fetchone() is not None
+
+
 def test_a_connection_that_died_between_batches_is_replaced(database_url: str, recording: Recording) -> None:
     recording.record([message(created())])
     with psycopg.connect(database_url) as db:
