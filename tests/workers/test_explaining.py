@@ -6,6 +6,7 @@ import itertools
 import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -14,6 +15,7 @@ import pytest
 import typer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pipeline import Pipeline
 from reference import fold_all
 from sqlalchemy import Engine
 from stored import body
@@ -74,6 +76,12 @@ def environment(database_url: str, redis_url: str, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("CASELOG_DATABASE_URL", database_url)
     monkeypatch.setenv("CASELOG_BROKER_URL", redis_url)
     monkeypatch.setenv("COLUMNS", "400")
+
+
+@pytest.fixture
+def pipeline(tmp_path: Path, database_url: str, redis_url: str) -> Pipeline:
+    """For commands as processes of their own, with other apps than this process has."""
+    return Pipeline(tmp_path, database_url, redis_url, redis_url)
 
 
 @pytest.fixture
@@ -293,6 +301,28 @@ def test_notes_cannot_command_the_terminal(recording: Recording) -> None:
     shown = caselog("log", "AB-1").stdout
     assert "\\x1b[31m[bold]\\u202egpj" in shown
     assert "\x1b" not in shown
+
+
+# --- codes --check ---
+
+
+def test_a_deploy_that_would_remove_a_code_is_stopped(recording: Recording, pipeline: Pipeline) -> None:
+    """One line a code that is gone, and exit status 1; with all of them there, 0 and nothing on stdout."""
+    record(recording, *a_case())
+    well = pipeline.run("codes", "--check")
+    assert (well.returncode, well.stdout) == (0, b"")
+    fewer = pipeline.run("codes", "--check", CASELOG_APPS="events.apps.legalaid,events.apps.cla_provider")
+    lines = fewer.stdout.decode().splitlines()
+    assert fewer.returncode == 1
+    assert [line.partition(",")[0] for line in lines] == [
+        "removed: assign_to_provider/REFSP",
+        "removed: timer/TIMER_STARTED",
+    ]
+    of_one = pipeline.run("codes", "--check", "--key", "timer", "--json", CASELOG_APPS="events.apps.legalaid")
+    assert of_one.returncode == 1
+    assert [(one["code"], one["finding"], one["logs"]) for one in json.loads(of_one.stdout)] == [
+        ("TIMER_STARTED", "removed", 1)
+    ]
 
 
 # --- moments ---
