@@ -55,23 +55,26 @@ def find_services(settings: Settings) -> Services:
     Raises `SettingsError`, in one line that says what to start or which variable to set. A URL that is set is not
     tried: a normal return does not promise that its server answers.
     """
-    wanted = needs(settings)
-    running = locate(settings.data_dir) if wanted.postgres or wanted.redis else None
-    return combine(settings, running or EmbeddedUrls(None, None))
+    return combine(settings, _running(settings))
+
+
+def find_database_url(settings: Settings) -> str:
+    """As `find_services`, for who needs no broker: a migration, an export, a report."""
+    return _database_url(settings, _running(settings))
+
+
+def find_broker_url(settings: Settings) -> str:
+    """As `find_services`, for who needs no database: a producer, a ping."""
+    return _broker_url(settings, _running(settings))
 
 
 def combine(settings: Settings, running: EmbeddedUrls) -> Services:
     """The settings' URLs, and the embedded servers' where there is none. Raises `SettingsError` as `find_services`."""
-    broker_url = _plain(settings.broker_url) or running.redis_url
-    if broker_url is None:
-        raise _nowhere("Redis", "CASELOG_BROKER_URL", settings)
+    broker_url = _broker_url(settings, running)
     redis_url = _plain(settings.redis_url) or (broker_url if _is_redis(broker_url) else running.redis_url)
     if redis_url is None:
         raise _nowhere("Redis", "CASELOG_REDIS_URL", settings)
-    database_url = _plain(settings.database_url) or running.database_url
-    if database_url is None:
-        raise _nowhere("PostgreSQL", "CASELOG_DATABASE_URL", settings)
-    return Services(database_url.replace("postgresql+psycopg://", "postgresql://", 1), broker_url, redis_url)
+    return Services(_database_url(settings, running), broker_url, redis_url)
 
 
 def redis_py_url(redis_url: str) -> str:
@@ -87,6 +90,26 @@ def redis_py_url(redis_url: str) -> str:
     query = {"db" if name == "virtual_host" else name: value for name, value in parse_qsl(parts.query)}
     query["db"] = query.get("db", "").strip("/") or "0"
     return f"unix://{parts.netloc}{parts.path}?{urlencode(query)}"
+
+
+def _running(settings: Settings) -> EmbeddedUrls:
+    wanted = needs(settings)
+    running = locate(settings.data_dir) if wanted.postgres or wanted.redis else None
+    return running or EmbeddedUrls(None, None)
+
+
+def _broker_url(settings: Settings, running: EmbeddedUrls) -> str:
+    broker_url = _plain(settings.broker_url) or running.redis_url
+    if broker_url is None:
+        raise _nowhere("Redis", "CASELOG_BROKER_URL", settings)
+    return broker_url
+
+
+def _database_url(settings: Settings, running: EmbeddedUrls) -> str:
+    database_url = _plain(settings.database_url) or running.database_url
+    if database_url is None:
+        raise _nowhere("PostgreSQL", "CASELOG_DATABASE_URL", settings)
+    return database_url.replace("postgresql+psycopg://", "postgresql://", 1)
 
 
 def _plain(url: SecretStr | None) -> str | None:

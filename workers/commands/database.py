@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 def reading() -> Iterator[Connection]:
     """A connection whose statements all see the database as it is at the first of them."""
     from schema.connection import make_engine
-    from workers.services import find_services
+    from workers.services import find_database_url
     from workers.settings import load_settings
 
-    engine = make_engine(find_services(load_settings()).database_url, application="caselog command")
+    engine = make_engine(find_database_url(load_settings()), application="caselog command")
     try:
         with engine.connect() as db:
             yield db.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)

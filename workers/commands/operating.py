@@ -45,10 +45,10 @@ def ping(
 ) -> None:
     """Ask the status worker through the broker; exit 0 when all is well."""
     from workers.ping import ping as ask
-    from workers.services import find_services
+    from workers.services import find_broker_url
     from workers.settings import load_settings
 
-    answer = ask(find_services(load_settings()).broker_url, timeout)
+    answer = ask(find_broker_url(load_settings()), timeout)
     checks = answer["checks"]
     well = bool(checks["*"]["status"])
     if json:
@@ -99,7 +99,7 @@ def dead_list(
     """List dead letters, oldest first."""
     from schema.connection import make_engine
     from schema.deadletters import REASONS, list_dead_letters
-    from workers.services import find_services
+    from workers.services import find_database_url
     from workers.settings import load_settings
 
     if reason is not None and reason not in REASONS:
@@ -107,7 +107,7 @@ def dead_list(
     settings = load_settings()
     columns = ("id", "reason", "source", "event_id", "key", "case_reference", "received_at", "attempts", "message")
     moment = None if since is None else _moment(since, settings.zone)
-    engine = make_engine(find_services(settings).database_url, application="caselog command")
+    engine = make_engine(find_database_url(settings), application="caselog command")
     with engine.connect() as db:
         letters = list_dead_letters(db, reason=reason, key=key, case_reference=case, since=moment, limit=limit)
         rows = ([getattr(letter, column) for column in columns] for letter in letters)
@@ -127,10 +127,10 @@ def dead_show(
     from events.errors import CaselogError
     from schema.connection import make_engine
     from schema.deadletters import get_dead_letter
-    from workers.services import find_services
+    from workers.services import find_database_url
     from workers.settings import load_settings
 
-    engine = make_engine(find_services(load_settings()).database_url, application="caselog command")
+    engine = make_engine(find_database_url(load_settings()), application="caselog command")
     with engine.connect() as db:
         letter = get_dead_letter(db, letter_id)
     if letter is None:

@@ -22,12 +22,12 @@ def publish(file: Annotated[str, typer.Argument(help="JSON lines: an event or a 
     from events.message import Malformed, decode
     from events.publisher import Publisher
     from workers.progress import counting
-    from workers.services import find_services
+    from workers.services import find_broker_url
     from workers.settings import load_settings
 
-    services = find_services(load_settings())
+    broker_url = find_broker_url(load_settings())
     published = refused = 0
-    with _lines(file) as (lines, size_bytes), Publisher(services.broker_url) as publisher:
+    with _lines(file) as (lines, size_bytes), Publisher(broker_url) as publisher:
         with counting("publishing", size_bytes) as advance:
             for number, line in enumerate(lines, start=1):
                 body = line.strip()
