@@ -18,6 +18,9 @@ from workers.heartbeat import read_beats
 from workers.services import Services
 
 POLL_S: Final = 0.05
+# A recorder writes its idle beat this long, at most, after it found its hands empty: a message that RabbitMQ handed
+# out in between was not seen.
+LOOKED_BEFORE_S: Final = 0.1
 
 
 class NotRecorded(CaselogError):
@@ -62,7 +65,10 @@ def _queue_handled(connection: Connection, client: redis.Redis) -> Callable[[], 
         now = time.monotonic()
         empty_since = now if empty_since is None else empty_since
         idle = [beat for beat in read_beats(client) if beat.role == "recorder" and beat.idle]
-        return status.consumers > 0 and sum(beat.age_s < now - empty_since for beat in idle) >= status.consumers
+        return (
+            status.consumers > 0
+            and sum(beat.age_s < now - empty_since - LOOKED_BEFORE_S for beat in idle) >= status.consumers
+        )
 
     return handled
 
