@@ -125,7 +125,8 @@ class Journey(SimulatedCase):
         when = {"requires_action_at": rfc3339(self.due)}
         code = "PCB" if priority else CALLBACKS[self.attempts]
         self.attempts += 1
-        return [self.act("call_me_back", code, params={"priority_callback": True} if priority else {}, context=when)]
+        params = {"priority_callback": True} if priority else None
+        return [self.act("call_me_back", code, params=params, context=when)]
 
     def called_back(self, at: datetime) -> Generator[Visit, datetime, datetime]:
         """Callbacks until the client is reached, gives up or three have failed."""
@@ -141,11 +142,11 @@ class Journey(SimulatedCase):
                 at = yield Visit(at, [*acts, *self.callback(at, priority=True)])
             elif answer == "cancelled":
                 self.attempts = 0
-                return (yield Visit(at, [*acts, self.act("stop_call_me_back", "CBC", params={"cancel": True})]))
+                return (yield Visit(at, [*acts, self.act("stop_call_me_back", "CBC")]))
             elif answer == "nobody":
                 return (yield Visit(at, [*acts, self.act("suspend_case", "ABND")]))
             else:
-                complete = self.act("stop_call_me_back", "CALLBACK_COMPLETE", params={"complete": True})
+                complete = self.act("stop_call_me_back", "CALLBACK_COMPLETE")
                 self.attempts = 0
                 return (yield from self.call(at, [*acts, complete]))
 

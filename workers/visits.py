@@ -73,7 +73,10 @@ class SimulatedCase:
         self.case = references()
 
     def act(self, key: str, code: str, *, params: Context | None = None, context: Context | None = None) -> Act:
-        """An event with its code, or, one time in three where `params` say it as well, without it."""
+        """An event with its code, or, one time in three where `params` say it as well, without it.
+
+        A code that depends on the case is always given: then the events end in one state, in whatever order they come.
+        """
         data: dict[str, Any] = {"code": code}
         if params is not None and self.chance(1 / 3):
             data = {"params": params} if params else {}
