@@ -44,7 +44,7 @@ def load(
     again = touched | {s.case for s in late_for_cases(fresh, world.cases) if s.case is not None}
     if not windows and not again and not ahead_of_creation(fresh, world.cases):
         return world, None, known
-    # A newer recorder may have recorded codes that this one does not have.
+    # Stored logs may have codes that this recorder never had: removed since, or recorded by a newer one.
     definitions.retire_unregistered(db, registry)
     return world, Past(windows=windows, cases=past.case_logs(db, sorted(again)) if again else {}), known
 
@@ -70,7 +70,6 @@ def _windows(db: Connection, late: list[Screened], registry: EventRegistry) -> d
             relevant.append((actor, min(key, since or key), key))
     if not relevant:
         return {}
-    definitions.retire_unregistered(db, registry)
     ends = past.next_logs(db, [(actor, key) for actor, _, key in relevant], _timer_ends(registry))
     stretches = _merged([(actor, start, end) for (actor, start, _), end in zip(relevant, ends, strict=True)])
     logs = past.actor_logs(db, stretches)

@@ -157,8 +157,21 @@ def test_a_changed_definition_is_a_new_version_and_the_old_one_stays(
     assert rows[0]["first_seen"] < rows[1]["first_seen"]
 
 
+def test_what_a_transaction_adds_is_not_taken_for_kept(database_url: str, engine: Engine) -> None:
+    """It may yet be lost: whoever asks is told so only by a later transaction."""
+    code = registry_with(own_event(ENDED=OUTCOME)).get_code("own", "ENDED")
+    with engine.connect() as db:
+        assert definitions.keep(db, [code]) == set()
+        db.rollback()
+    assert stored(database_url) == []
+    with engine.begin() as db:
+        assert definitions.keep(db, [code]) == set()
+    with engine.begin() as db:
+        assert definitions.keep(db, [code]) == {("own", "ENDED")}
+
+
 def test_a_batch_that_is_not_recorded_keeps_no_definition(database_url: str, record: Callable[..., Recorded]) -> None:
-    """What a transaction adds and loses is not taken for kept: the next batch keeps it."""
+    """A code that was only refused or parked is not one that the log has used."""
     registry = registry_with(own_event(ENDED=OUTCOME))
     unknown = event("own", "ENDED", 0, subject="NOT-YET", actor=OPERATOR)
     record(registry, unknown, event("own", "NO_SUCH", 0))
@@ -194,6 +207,17 @@ def test_logs_of_a_code_that_is_gone_fold_as_before(
     # The rules of the class are there as long as the class is.
     assert case["scope_state"] == (None if left == "nothing" else "ended")
     assert after.logs["/test", late["id"]]["timer"] is not None
+
+
+def test_a_case_folds_as_before_also_where_no_actor_is_concerned(
+    database_url: str, record: Callable[..., Recorded]
+) -> None:
+    record(registry_with(own_event(ENDED=OUTCOME)), *a_call())
+    record(registry_with(), event("means_test", "MT_PASSED", 3, context={"state": "yes"}))
+    case = what_stands(database_url).cases["AB-1"]
+    assert (case["outcome_code"], case["requires_action_by"], case["eligibility_state"]) == (
+        "ENDED", "2_provider", "yes",
+    )  # fmt: skip
 
 
 def test_the_one_named_rule_is_found_again(database_url: str, record: Callable[..., Recorded]) -> None:
