@@ -1,0 +1,250 @@
+"""Where a proof is kept: a session of PostgreSQL with temporary tables of what differs from the log.
+
+They are the new version of the projections, told by where it is not the old one. They vanish with the session,
+however it ends: a proof that is interrupted has changed nothing and leaves nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+import msgspec
+import psycopg
+from psycopg import IsolationLevel
+from psycopg.types.json import Jsonb, set_json_loads
+
+from events.errors import CaselogError
+from events.state import CaseState
+from schema import rows, tables
+from schema.connection import make_engine
+from schema.findings import Finding
+
+Session: TypeAlias = psycopg.Connection[tuple[Any, ...]]
+
+FLAGS: Final = ("suppressed", "category", "provider", "organisation", "case_source")
+TIMER: Final = tuple(str(column.name) for column in tables.timer.columns)
+CASE_PLAIN: Final = tuple(str(c.name) for c in tables.case.columns if c.name in CaseState.__struct_fields__)
+CASE: Final = (*CASE_PLAIN, "state", "last_log_time", "last_log_source", "last_log_event_id", "memory")
+REPORT: Final = ("day", "key", "code", "category", "provider", "organisation", "source")
+
+_TABLES: Final = f"""
+    create temp table proof_timer as select {rows.names(TIMER)}, false as gone from timer limit 0;
+    create temp table proof_link as select id as log_id, timer_id from log limit 0;
+    create temp table proof_case as select {rows.names(CASE)}, false as gone from "case" limit 0;
+    create temp table proof_flags as select id as log_id, {rows.names(FLAGS)} from log limit 0;
+    create temp table proof_gap as select {rows.names(REPORT)}, outcomes from report_outcomes limit 0;
+    create temp table proof_new as select id from log limit 0;
+    create temp table proof_scope as select reference from "case" limit 0;
+    create temp table proof_stretch as
+        select actor, occurred_at as after_time, source as after_source, event_id as after_id,
+               occurred_at as last_time, source as last_source, event_id as last_id from log limit 0;
+    alter table proof_timer add primary key (id);
+    alter table proof_link add primary key (log_id);
+    alter table proof_case add primary key (reference);
+    alter table proof_flags add primary key (log_id);
+    alter table proof_new add primary key (id);
+    alter table proof_scope add primary key (reference);
+"""  # noqa: S608 - column names of our own tables
+COPIED_BYTES: Final = 1 << 16
+_SHARED: Final = ("proof_timer", "proof_link")
+
+
+def open_session(database_url: str) -> Session:
+    """A connection of its own with empty temporary tables, outside any transaction. Close it when done.
+
+    Raises `CaselogError` where the database was never migrated.
+    """
+    raw = make_engine(database_url, application="caselog verify").raw_connection()
+    session = raw.driver_connection
+    assert isinstance(session, psycopg.Connection)
+    raw.detach()
+    set_json_loads(msgspec.json.decode, session)
+    session.autocommit = True
+    # Whole tables are read in order: sort in memory where it fits, and plan for all rows, not for the first ones.
+    session.execute("set work_mem = '64MB'")
+    session.execute("set cursor_tuple_fraction = 1")
+    try:
+        session.execute(_TABLES.encode())
+    except psycopg.errors.UndefinedTable as error:
+        session.close()
+        raise CaselogError("the database has no caselog tables, or older ones. Run: caselog migrate") from error
+    return session
+
+
+@contextmanager
+def snapshot(session: Session, shared: str | None = None) -> Iterator[str]:
+    """One unchanging view of the database for all that is read inside; yields its name, for other sessions to share."""
+    session.isolation_level = IsolationLevel.REPEATABLE_READ
+    try:
+        with session.transaction():
+            if shared is not None:
+                session.execute(f"set transaction snapshot '{shared}'".encode())
+                yield shared
+            else:
+                yield _one(session, "select pg_export_snapshot()")
+    finally:
+        if not session.closed:
+            session.isolation_level = None
+
+
+def count_logs(session: Session) -> int:
+    """How many times a log is read by a proof of everything: once for its actor, once for its case."""
+    count: int = _one(session, "select count(actor) + count(case_reference) from log")
+    return count
+
+
+def keep(session: Session, findings: Sequence[Finding]) -> None:
+    """Lay aside what the rows of these findings ought to be. Reports are not: see `measure_gap`."""
+    wanted: dict[str, list[Sequence[Any]]] = {}
+    for finding in findings:
+        row = finding.fresh
+        if not finding.mendable:
+            continue
+        if finding.table == "timer":
+            values = [None] * (len(TIMER) - 1) if row is None else [row[name] for name in TIMER[1:]]
+            wanted.setdefault("proof_timer", []).append((finding.name, *values, row is None))
+        elif finding.table == "case":
+            values = [None] * (len(CASE) - 1) if row is None else [_adapted(row[name]) for name in CASE[1:]]
+            wanted.setdefault("proof_case", []).append((finding.name, *values, row is None))
+        elif row is not None and "timer_id" in row:
+            wanted.setdefault("proof_link", []).append((finding.name, row["timer_id"]))
+        elif row is not None and finding.table == "log":
+            wanted.setdefault("proof_flags", []).append((finding.name, *(row[name] for name in FLAGS)))
+    for table, lines in wanted.items():
+        places = ", ".join(["%s"] * len(lines[0]))
+        with session.cursor() as cursor:
+            cursor.executemany(f"insert into {table} values ({places})".encode(), lines)  # noqa: S608 - our own
+
+
+def _adapted(value: Any) -> Any:
+    return Jsonb(value) if isinstance(value, dict) else value
+
+
+def kept(session: Session, table: str) -> bool:
+    """Whether anything is laid aside in this temporary table."""
+    found: bool = _one(session, f"select exists (select 1 from {table})")  # noqa: S608 - a name of our own
+    return found
+
+
+def write_shared(session: Session, directory: Path) -> None:
+    """Write what other sessions must know of the timers, so that they can fold cases, into files."""
+    for table in _SHARED:
+        copying = session.cursor().copy(f"copy {table} to stdout".encode())
+        with (directory / table).open("wb") as file, copying as copy:
+            for block in copy:
+                file.write(block)
+
+
+def read_shared(session: Session, directory: Path) -> None:
+    for table in _SHARED:
+        copying = session.cursor().copy(f"copy {table} from stdin".encode())
+        with (directory / table).open("rb") as file, copying as copy:
+            while block := file.read(COPIED_BYTES):
+                copy.write(block)
+
+
+def select_new(session: Session, mark: int) -> int:
+    """Select the logs with ids above the mark, instead of those selected before. Returns how many."""
+    session.execute("truncate proof_new")
+    return session.execute("insert into proof_new select id from log where id > %s", (mark,)).rowcount
+
+
+def select_case(session: Session, reference: str) -> None:
+    """Select the logs of one case, and those that started timers which are said to be the case's."""
+    session.execute("truncate proof_new")
+    session.execute(
+        """
+        insert into proof_new select id from log where case_reference = %(reference)s
+        union select log.id from timer join log using (id) where timer.case_reference = %(reference)s
+        """,
+        {"reference": reference},
+    )
+
+
+def select_stretches(session: Session, timer_ends: Iterable[tuple[str, str]]) -> None:
+    """Select the parts of actors' logs that the selected logs can have changed: one stretch an actor.
+
+    A stretch begins after the last log before them that ended any timer, where none runs, and goes up to the next such
+    log after them: beyond that, nothing can differ. What was laid aside about its timers and logs is forgotten.
+    """
+    ends = list(timer_ends)
+    session.execute("truncate proof_stretch")
+    session.execute(_STRETCHES.encode(), {"keys": [key for key, _ in ends], "codes": [code for _, code in ends]})
+    session.execute("analyze proof_stretch")
+    for table, column in (("proof_timer", "id"), ("proof_link", "log_id")):
+        session.execute(
+            f"delete from {table} where {column} in (select log.id from {STRETCHED_LOGS})".encode()  # noqa: S608
+        )
+
+
+STRETCHED_LOGS: Final = """proof_stretch join log on log.actor = proof_stretch.actor
+    and log.occurred_at between coalesce(after_time, '-infinity') and coalesce(last_time, 'infinity')
+    and (after_time is null or (log.occurred_at, log.source, log.event_id) > (after_time, after_source, after_id))
+    and (last_time is null or (log.occurred_at, log.source, log.event_id) <= (last_time, last_source, last_id))"""
+
+_STRETCHES: Final = """
+    with ends as (select * from unnest(%(keys)s::text[], %(codes)s::text[]) as code(key, code)),
+    selected as (
+        select actor, occurred_at, source, event_id from proof_new join log using (id) where actor is not null
+    ),
+    first as (select distinct on (actor) * from selected order by actor, occurred_at, source, event_id),
+    last as (select distinct on (actor) * from selected order by actor, occurred_at desc, source desc, event_id desc)
+    insert into proof_stretch
+    select first.actor, before.occurred_at, before.source, before.event_id,
+           after.occurred_at, after.source, after.event_id
+    from first join last using (actor)
+    left join lateral (
+        select occurred_at, source, event_id from log
+        where log.actor = first.actor and log.occurred_at <= first.occurred_at
+          and (log.occurred_at, log.source, log.event_id) < (first.occurred_at, first.source, first.event_id)
+          and (key, code) in (select * from ends)
+        order by occurred_at desc, source desc, event_id desc limit 1
+    ) as before on true
+    left join lateral (
+        select occurred_at, source, event_id from log
+        where log.actor = last.actor and log.occurred_at >= last.occurred_at
+          and (log.occurred_at, log.source, log.event_id) >= (last.occurred_at, last.source, last.event_id)
+          and (key, code) in (select * from ends)
+        order by occurred_at, source, event_id limit 1
+    ) as after on true
+"""
+
+
+def select_cases(session: Session, only: str | None = None) -> None:
+    """Select the cases that the selected logs and stretches can have changed, or `only` one of them.
+
+    What was laid aside about these cases and their logs is forgotten.
+    """
+    session.execute("truncate proof_scope")
+    if only is not None:
+        session.execute("insert into proof_scope values (%s)", (only,))
+    else:
+        session.execute(_SCOPE.encode())
+    session.execute("analyze proof_scope")
+    session.execute("delete from proof_case where reference in (select reference from proof_scope)")
+    session.execute(
+        """
+        delete from proof_flags
+        where log_id in (select id from log where case_reference in (select reference from proof_scope))
+        """
+    )
+
+
+_SCOPE: Final = f"""
+    with stretched as materialized (select log.id, case_reference from {STRETCHED_LOGS})
+    insert into proof_scope
+    select case_reference from proof_new join log using (id) where case_reference is not null
+    union select case_reference from stretched where case_reference is not null
+    union select timer.case_reference from stretched join timer using (id) where timer.case_reference is not null
+    union select proof_timer.case_reference from stretched join proof_timer using (id)
+          where proof_timer.case_reference is not null
+"""  # noqa: S608 - our own tables
+
+
+def _one(session: Session, query: str) -> Any:
+    row = session.execute(query.encode()).fetchone()
+    assert row is not None
+    return row[0]

@@ -1,0 +1,159 @@
+"""What `rebuild` and `verify --repair` write, and the locks under which they do.
+
+The gate is an advisory lock that each batch of the recorder shares, first of all that its transaction does. Who holds
+it alone knows that no batch is under way, and that every id of the log up to the sequence's last value is either
+visible or will never be (docs/decisions/0050-projections-swapped-by-difference.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Final
+
+import psycopg
+
+from events.errors import CaselogError
+from schema import rows
+from schema.proof import CASE, FLAGS, TIMER, Session, snapshot
+from schema.store import GATE
+
+PARTS: Final = ("timers", "cases", "reports")
+# Any number that nothing else locks.
+_REBUILD: Final = 0x6361_7365_7265_62
+# A batch takes well under a second. A recorder that stands still must not make the others wait for us longer than this.
+GATE_WAIT_MS: Final = 2000
+GATE_ATTEMPTS: Final = 5
+# The server notices within a second that a client was killed, and some more pass until its session has ended.
+REBUILD_WAIT_MS: Final = 4000
+
+
+class Busy(CaselogError):
+    """A lock could not be had; nothing was written."""
+
+
+@contextmanager
+def only_one(session: Session) -> Iterator[None]:
+    """Nobody else rebuilds meanwhile. Raises `Busy` where somebody does."""
+    session.execute("set client_connection_check_interval = '1s'")
+    if not _locked(session, f"select pg_advisory_lock({_REBUILD})", REBUILD_WAIT_MS):
+        raise Busy("a rebuild or a repair of this database is under way: wait until it has ended, then run this again.")
+    try:
+        yield
+    finally:
+        if not session.closed:
+            session.execute(f"select pg_advisory_unlock({_REBUILD})".encode())
+
+
+@contextmanager
+def marked_snapshot(session: Session) -> Iterator[tuple[str, int]]:
+    """A snapshot and its mark: it holds every log with an id up to the mark, and none above. Raises `Busy`.
+
+    Recorders wait for as long as it takes to begin it, not while it lasts.
+    """
+    with ExitStack() as stack:
+        _alone(session, f"select pg_advisory_lock({GATE})")
+        try:
+            query = "select case when is_called then last_value else 0 end from log_id_seq"
+            row = session.execute(query).fetchone()
+            assert row is not None
+            name = stack.enter_context(snapshot(session))
+        finally:
+            session.execute(f"select pg_advisory_unlock({GATE})".encode())
+        yield name, row[0]
+
+
+@contextmanager
+def gate_closed(session: Session) -> Iterator[None]:
+    """One transaction during which no recorder records; it commits at the end. Raises `Busy`."""
+    _alone(session, f"select pg_advisory_lock({GATE})")
+    try:
+        with session.transaction():
+            yield
+    finally:
+        if not session.closed:
+            session.execute(f"select pg_advisory_unlock({GATE})".encode())
+
+
+def _alone(session: Session, lock: str) -> None:
+    if not any(_locked(session, lock, GATE_WAIT_MS) for _ in range(GATE_ATTEMPTS)):
+        raise Busy(
+            f"a recorder has held its batch for more than {GATE_ATTEMPTS * GATE_WAIT_MS / 1000:g} seconds, and nothing "
+            f"was written. See which one stands still (caselog queues, pg_stat_activity), then run this again."
+        )
+
+
+def _locked(session: Session, lock: str, wait_ms: int) -> bool:
+    session.execute(f"set lock_timeout = {wait_ms}".encode())
+    try:
+        session.execute(lock.encode())
+    except psycopg.errors.LockNotAvailable:
+        return False
+    finally:
+        session.execute("set lock_timeout = 0")
+    return True
+
+
+def write(session: Session, parts: Collection[str], zone: str) -> dict[str, int]:
+    """Write what is laid aside of these parts into the projections. Returns the rows written or deleted, by table.
+
+    Inside `gate_closed`. What logs change in reports goes into the outbox, as it does when events are recorded.
+    """
+    written: dict[str, int] = {}
+    if "timers" in parts:
+        written["timer"] = _rows(session, "select id from proof_timer")
+        # Deleted first: at no moment may an actor have two timers that run.
+        session.execute("delete from timer where id in (select id from proof_timer)")
+        session.execute(_INSERT_TIMERS.encode())
+        written["log"] = _rows(session, _LINK_LOGS)
+    if "cases" in parts:
+        written["case"] = _rows(session, _UPSERT_CASES) + _rows(session, _DELETE_CASES)
+        session.execute(_POST_FLAGS.encode(), {"zone": zone})
+        written["log"] = written.get("log", 0) + _rows(session, _FLAG_LOGS)
+    if "cases" in parts or "reports" in parts:
+        written["report_outcomes"] = _rows(session, _POST_GAP)
+    return written
+
+
+def _rows(session: Session, statement: str) -> int:
+    return session.execute(statement.encode()).rowcount
+
+
+_INSERT_TIMERS: Final = f"insert into timer select {rows.names(TIMER)} from proof_timer where not gone"  # noqa: S608
+_LINK_LOGS: Final = "update log set timer_id = proof_link.timer_id from proof_link where log.id = proof_link.log_id"
+_UPSERT_CASES: Final = f"""
+    insert into "case" ({rows.names(CASE)}) select {rows.names(CASE)} from proof_case where not gone
+    on conflict (reference) do update set
+        {", ".join(f"{name} = excluded.{name}" for name in CASE[1:])}, modified_at = now()
+"""  # noqa: S608 - column names of our own tables
+_DELETE_CASES: Final = 'delete from "case" where reference in (select reference from proof_case where gone)'
+_FLAG_LOGS: Final = f"""
+    update log set {", ".join(f"{name} = proof_flags.{name}" for name in FLAGS)}
+    from proof_flags where log.id = proof_flags.log_id
+"""  # noqa: S608 - column names of our own tables
+_OUTCOME: Final = "log.type = 'outcome' and log.case_reference is not null"
+_DAY: Final = "(log.occurred_at at time zone %(zone)s)::date as day"
+_POST_FLAGS: Final = f"""
+    insert into report_outbox (report, dimensions, measures)
+    select 'outcomes', jsonb_build_array(to_char(day, 'YYYY-MM-DD'), key, code, category, provider, organisation,
+                                         case_source), jsonb_build_object('outcomes', sum(sign))
+    from (
+        select {_DAY}, key, code, log.category, log.provider, log.organisation, log.case_source, -1 as sign
+        from proof_flags join log on log.id = log_id where {_OUTCOME} and not log.suppressed
+        union all
+        select {_DAY}, key, code, proof_flags.category, proof_flags.provider, proof_flags.organisation,
+               proof_flags.case_source, 1
+        from proof_flags join log on log.id = log_id where {_OUTCOME} and not proof_flags.suppressed
+    ) as change group by day, key, code, category, provider, organisation, case_source having sum(sign) <> 0
+"""  # noqa: S608 - column names of our own tables
+_POST_GAP: Final = """
+    insert into report_outbox (report, dimensions, measures)
+    select 'outcomes', jsonb_build_array(to_char(day, 'YYYY-MM-DD'), key, code, category, provider, organisation,
+                                         source), jsonb_build_object('outcomes', outcomes)
+    from proof_gap
+"""
+
+
+def forget_empty_rows(session: Session) -> None:
+    """Delete the rows of the report that count nothing; those that an aggregator adds to at that moment stay."""
+    session.execute("delete from report_outcomes where outcomes = 0")

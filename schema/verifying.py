@@ -1,0 +1,204 @@
+"""What `verify` reads: the log in the two orders in which it is folded, and what is stored beside it.
+
+Everything comes through server-side cursors, so memory stays level however long the log is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from itertools import count
+from typing import Any, Final, TypeAlias
+
+import msgspec
+
+from schema import rows
+from schema.proof import CASE, FLAGS, REPORT, STRETCHED_LOGS, TIMER, Session, kept
+
+FETCHED_ROWS: Final = 2000
+
+LOG: Final = (
+    "id", "source", "event_id", "key", "code", "type", "level", "occurred_at", "case_reference", "actor", "role",
+    "actor_provider", "notes", "context", "patch", "extensions", "timer_id", "suppressed", "category", "provider",
+    "organisation", "case_source",
+)  # fmt: skip
+ACTOR_LOG: Final = (
+    "id", "source", "event_id", "key", "code", "type", "level", "occurred_at", "case_reference", "actor", "timer_id",
+)  # fmt: skip
+
+Row: TypeAlias = tuple[Any, ...]
+_numbers: Final = count(1)
+
+
+class Part(msgspec.Struct, frozen=True):
+    """A share of all actors and cases: those whose hash leaves `number` when divided by `of`."""
+
+    number: int = 0
+    of: int = 1
+
+    def holds(self, column: str) -> str:
+        """A condition in SQL."""
+        if self.of == 1:
+            return f"{column} is not null"
+        return f"mod(hashtext({column})::bigint + 2147483648, {self.of}) = {self.number}"
+
+
+WHOLE: Final = Part()
+
+
+def actor_logs(session: Session, part: Part | None) -> Iterator[Row]:
+    """The logs of actors in order, actor by actor: `ACTOR_LOG`, then the stored timer of that id as `TIMER` or nulls.
+
+    Of a part of all actors; None for the selected stretches.
+    """
+    source = STRETCHED_LOGS if part is None else "log"
+    where = "true" if part is None else part.holds("log.actor")
+    return _stream(
+        session,
+        f"""
+        select {_of("log", ACTOR_LOG)}, {_of("timer", TIMER)}
+        from {source} left join timer on timer.id = log.id
+        where {where} order by log.actor, log.occurred_at, log.source, log.event_id
+        """,  # noqa: S608 - our own columns
+    )
+
+
+def case_logs(session: Session, part: Part | None) -> Iterator[Row]:
+    """The logs of cases, case by case in order of their references, each with the timer it ought to have: `LOG`.
+
+    Within a case in no order. Of a part of all cases; None for the selected ones.
+    """
+    columns, source = _of("log", LOG), "log"
+    if kept(session, "proof_link"):
+        timer = "case when proof_link.log_id is null then log.timer_id else proof_link.timer_id end"
+        columns = columns.replace("log.timer_id", timer)
+        source = "log left join proof_link on proof_link.log_id = log.id"
+    where = _selected("log.case_reference") if part is None else part.holds("log.case_reference")
+    return _stream(session, f"select {columns} from {source} where {where} order by log.case_reference")  # noqa: S608
+
+
+def stored_cases(session: Session, part: Part | None) -> Iterator[Row]:
+    """Cases and billed seconds in order of their references: the reference, the seconds, then `CASE`.
+
+    The seconds are what the timers ought to bill; `CASE` is null where there is no such case. Of a part of all cases;
+    None for the selected ones.
+    """
+    kept_timers = kept(session, "proof_timer")
+    stored = "and not exists (select 1 from proof_timer where proof_timer.id = timer.id)" if kept_timers else ""
+    seconds = "case_reference, ceil(extract(epoch from stopped_at - started_at))::bigint as seconds"
+    where = f"""stopped_at is not null and not cancelled
+                and {_selected("case_reference") if part is None else part.holds("case_reference")}"""
+    of_case = _selected('"case".reference') if part is None else part.holds('"case".reference')
+    return _stream(
+        session,
+        f"""
+        with billed as (
+            select case_reference, sum(seconds)::bigint as seconds from (
+                select {seconds} from timer where {where} {stored}
+                union all select {seconds} from proof_timer where {where} and not gone
+            ) as timers group by case_reference
+        ),
+        part as (select {rows.names(CASE)} from "case" where {of_case})
+        select coalesce(part.reference, billed.case_reference), coalesce(billed.seconds, 0), {_of("part", CASE)}
+        from part full join billed on billed.case_reference = part.reference order by 1
+        """,  # noqa: S608 - our own columns
+    )
+
+
+def stray_timers(session: Session) -> Iterator[Row]:
+    """Timers whose id is the id of no actor's log: `TIMER`."""
+    return _stream(
+        session,
+        f"""
+        select {_of("timer", TIMER)} from timer left join log on log.id = timer.id
+        where log.actor is null order by timer.id
+        """,  # noqa: S608 - our own columns
+    )
+
+
+def stray_links(session: Session) -> Iterator[Row]:
+    """Logs of nobody that carry a timer: `LOG`."""
+    return _stream(session, f"select {rows.names(LOG)} from log where actor is null and timer_id is not null")  # noqa: S608
+
+
+def stray_flags(session: Session) -> Iterator[Row]:
+    """Logs about no case that have what only logs of a case have: `LOG`."""
+    return _stream(
+        session,
+        f"""
+        select {rows.names(LOG)} from log
+        where case_reference is null
+          and (suppressed or num_nonnulls(category, provider, organisation, case_source) > 0)
+        """,  # noqa: S608 - our own columns
+    )
+
+
+def report_gaps(session: Session, zone: str, *, as_kept: bool) -> Iterator[Row]:
+    """The rows of `outcomes` that are not what the log adds up to: `REPORT`, stored, fresh, newest log counted.
+
+    What the outbox holds counts as stored: it is under way, in the same snapshot. `as_kept`: the log with the flags
+    that it ought to have, as laid aside; else with those that it has.
+    """
+    return _stream(session, _gaps(session, as_kept=as_kept), {"zone": zone})
+
+
+def measure_gap(session: Session, zone: str) -> None:
+    """Lay aside what the report lacks beside the log as it is stored.
+
+    Recorder and aggregator keep this gap as it is, since a delta always says what changes in the log. So it may be
+    measured in any snapshot and added at any time after.
+    """
+    session.execute("truncate proof_gap")
+    session.execute(
+        f"insert into proof_gap select {rows.names(REPORT)}, fresh - stored from ({_gaps(session)}) as gap".encode(),  # noqa: S608
+        {"zone": zone},
+    )
+
+
+def _gaps(session: Session, *, as_kept: bool = False) -> str:
+    columns, source = _of("log", FLAGS), "log"
+    if as_kept and kept(session, "proof_flags"):
+        columns = ", ".join(
+            f"case when proof_flags.log_id is null then log.{name} else proof_flags.{name} end as {name}"
+            for name in FLAGS
+        )
+        source = "log left join proof_flags on proof_flags.log_id = log.id"
+    names = rows.names(REPORT)
+    return f"""
+        select {names}, sum(stored)::bigint as stored, sum(fresh)::bigint as fresh, max(newest) as newest from (
+            select day, key, code, category, provider, organisation, case_source as source,
+                   0 as stored, count(*) as fresh, max(id) as newest
+            from (
+                select log.id, (log.occurred_at at time zone %(zone)s)::date as day, log.key, log.code, {columns}
+                from {source} where log.type = 'outcome' and log.case_reference is not null
+            ) as outcome where not suppressed group by 1, 2, 3, 4, 5, 6, 7
+            union all
+            select {names}, outcomes, 0, null from report_outcomes
+            union all
+            select (dimensions->>0)::date, dimensions->>1, dimensions->>2, dimensions->>3, dimensions->>4,
+                   dimensions->>5, dimensions->>6, (measures->>'outcomes')::bigint, 0, null
+            from report_outbox where report = 'outcomes'
+        ) as counted group by {names} having sum(stored) <> sum(fresh) order by {names}
+    """  # noqa: S608 - our own columns
+
+
+def entries(session: Session, ids: list[int]) -> dict[int, Row]:
+    """The id, time, key and code of these logs, by id."""
+    found = session.execute("select id, occurred_at, key, code from log where id = any(%s)", (ids,))
+    return {row[0]: row for row in found}
+
+
+def _selected(column: str) -> str:
+    return f"{column} in (select reference from proof_scope)"  # noqa: S608 - our own columns
+
+
+def _of(table: str, columns: tuple[str, ...]) -> str:
+    return ", ".join(f"{table}.{name}" for name in columns)
+
+
+def _stream(session: Session, query: str, parameters: dict[str, Any] | None = None) -> Iterator[Row]:
+    """The rows of a query, fetched as they are consumed; in a transaction."""
+    with closing(session.cursor(name=f"proof_{next(_numbers)}")) as cursor:
+        cursor.execute(query.encode(), parameters, binary=True)
+        while found := cursor.fetchmany(FETCHED_ROWS):
+            yield from found

@@ -1,0 +1,311 @@
+"""`rebuild` writes projections anew while recorders record; interrupted anywhere, the old ones stay in force."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from proof import RULES, assert_verified, uncounted, what_differs
+from sqlalchemy import Engine
+from stored import body, count, dump, what_stands
+
+from events.message import decode
+from events.registry import autodiscover, event_registry
+from schema import proof, rebuilding
+from schema.connection import make_engine
+from schema.store import GATE
+from workers.rebuild import UnknownPart, add_up_reports, get_parts, rebuild
+from workers.recording import Recording
+from workers.simulate import simulate
+from workers.verify import Verification
+
+Json = dict[str, Any]
+DEADLINE_S = 60.0
+TESTS = Path(__file__).parents[1]
+EVERYTHING = ("timers", "cases", "reports")
+RUIN = """
+    delete from "case" where hashtext(reference) % 2 = 0;
+    update "case" set billable_time = 1, provider = 'edited', memory = '{}';
+    delete from timer where id % 2 = 0;
+    update timer set stopped_at = started_at, case_reference = null;
+    update log set timer_id = null, suppressed = true, category = 'edited' where id % 3 = 0;
+    delete from report_outcomes where code = 'REFSP';
+    update report_outcomes set outcomes = 100;
+"""
+# A rebuild that is killed at a named point: while it folds, or when all is written and nothing is committed.
+KILLED = """
+import os, signal, sys
+from contextlib import contextmanager
+from proof import RULES
+from events.registry import autodiscover
+from schema import rebuilding
+from workers.rebuild import rebuild
+from workers.verify import Verification
+
+def die(*_):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+@contextmanager
+def dying(what, total):
+    yield die
+
+@contextmanager
+def uncounted(what, total):
+    yield lambda logs: None
+
+url, point = sys.argv[1:]
+autodiscover()
+if point == "writing":
+    write = rebuilding.write
+    rebuilding.write = lambda *given: die(write(*given))
+with Verification(url, RULES) as verification:
+    rebuild(verification, ("timers", "cases", "reports"), dying if point == "folding" else uncounted)
+"""
+
+
+@pytest.fixture
+def engine(database_url: str) -> Iterator[Engine]:
+    engine = make_engine(database_url, connections=4)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def recording(engine: Engine) -> Recording:
+    autodiscover()
+    return Recording(engine, event_registry, RULES)
+
+
+@pytest.fixture
+def history(database_url: str, recording: Recording) -> str:
+    """A database with a history, at rest."""
+    recording.record([decode(body(*simulate(40, 3)))])
+    add_up_reports(database_url)
+    return database_url
+
+
+def execute(database_url: str, statement: str) -> None:
+    with psycopg.connect(database_url) as db:
+        db.execute(statement.encode())
+
+
+def run(database_url: str, *parts: str) -> dict[str, int]:
+    with Verification(database_url, RULES) as verification:
+        return rebuild(verification, parts or EVERYTHING, uncounted)
+
+
+def tables_that_differ(database_url: str) -> set[str]:
+    return {difference.table for difference in what_differs(database_url)}
+
+
+def test_what_is_ruined_is_written_anew(history: str) -> None:
+    before = what_stands(history)
+    execute(history, RUIN)
+    assert what_stands(history) != before
+    assert all(run(history).values())
+    assert what_stands(history) == before
+    assert_verified(history)
+
+
+def test_tables_that_were_emptied_are_written_anew(history: str) -> None:
+    before = what_stands(history)
+    execute(history, 'truncate "case", timer, report_outcomes')
+    run(history)
+    assert what_stands(history) == before
+    assert_verified(history)
+
+
+def test_what_is_right_is_not_written(history: str) -> None:
+    before = dump(history)
+    assert not any(run(history).values())
+    assert dump(history) == before
+
+
+@pytest.mark.parametrize(
+    ("part", "left"),
+    [
+        ("timers", {"case", "log", "report_outcomes"}),  # of the log, the flags are left
+        ("cases", {"timer", "log"}),  # of the log, the timers are left; reports follow the cases' flags
+    ],
+)
+def test_one_part_is_written_anew_and_the_others_stay(history: str, part: str, left: set[str]) -> None:
+    execute(history, RUIN)
+    run(history, part)
+    assert tables_that_differ(history) == left
+
+
+def test_parts_one_after_the_other_are_the_whole(history: str) -> None:
+    before = what_stands(history)
+    execute(history, RUIN)
+    for part in random.Random(1).sample(EVERYTHING, 3):
+        run(history, part)
+    assert what_stands(history) == before
+    assert_verified(history)
+
+
+def test_the_report_is_counted_anew_and_counts_what_is_under_way_once(history: str, recording: Recording) -> None:
+    recording.record([decode(body(*simulate(5, 99)))])
+    assert count(history, "report_outbox")
+    execute(history, "delete from report_outcomes where code = 'REFSP'; update report_outcomes set outcomes = 0")
+    run(history, "reports")
+    assert count(history, "report_outbox") == 0
+    assert_verified(history)
+
+
+def test_parts_are_known_by_name() -> None:
+    assert get_parts([]) == EVERYTHING
+    assert get_parts(["reports", "timers"]) == ("timers", "reports")
+    with pytest.raises(UnknownPart, match="Did you mean 'cases'"):
+        get_parts(["case"])
+
+
+# --- while recorders record ---
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_rebuilt_while_recorders_record_everything_is_what_the_log_says(
+    history: str, recording: Recording, seed: int
+) -> None:
+    """Two recorders record shuffled events, the same ones, while the ruined projections are rebuilt again and again."""
+    events = list(simulate(60, seed))
+    failures: list[BaseException] = []
+    done = [threading.Event(), threading.Event()]
+
+    def record(number: int) -> None:
+        rng = random.Random(f"{seed} {number}")
+        shuffled = rng.sample(events, len(events))
+        try:
+            while shuffled:
+                size = rng.randint(1, 15)
+                recording.record([decode(body(*shuffled[:size]))])
+                shuffled = shuffled[size:]
+        except BaseException as error:  # noqa: BLE001 - told below
+            failures.append(error)
+        done[number].set()
+
+    threads = [threading.Thread(target=record, args=(number,)) for number in range(2)]
+    for thread in threads:
+        thread.start()
+    rounds = 0
+    while not all(event.is_set() for event in done):
+        execute(history, "update \"case\" set provider = 'edited' where hashtext(reference) % 3 = 0")
+        execute(history, "update report_outcomes set outcomes = 100 where code = 'REFSP'")
+        run(history)
+        rounds += 1
+    for thread in threads:
+        thread.join()
+    assert not failures
+    assert rounds > 1
+    while recording.retry_parked().recorded:
+        pass
+    run(history)
+    assert_verified(history)
+    handled = what_stands(history)
+    for event in events:
+        identity = (event["source"], event["id"])
+        assert identity in handled.logs or identity in handled.refused or identity in handled.waiting
+
+
+def test_what_is_recorded_between_the_fold_and_the_swap_is_in_the_new_version(
+    history: str, recording: Recording, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Events that come at the last moment, late ones among them, for cases and timers that were wrong."""
+    later = list(simulate(40, 3))[::3] + list(simulate(12, 7))
+    execute(history, RUIN)
+    closed = rebuilding.gate_closed
+
+    def crowded(session: proof.Session) -> Any:
+        fresh = [event | {"source": f"/late{event['source']}"} for event in later if event["type"] != "case"]
+        recording.record([decode(body(*fresh))])
+        return closed(session)
+
+    monkeypatch.setattr(rebuilding, "gate_closed", crowded)
+    logs = count(history, "log")
+    run(history)
+    assert count(history, "log") > logs + 50
+    assert_verified(history)
+
+
+def test_while_the_gate_is_closed_recorders_wait_and_then_go_on(history: str, recording: Recording) -> None:
+    logs = count(history, "log")
+    done = threading.Event()
+
+    def record() -> None:
+        recording.record([decode(body(*simulate(2, 50)))])
+        done.set()
+
+    thread = threading.Thread(target=record)
+    with closing(proof.open_session(history)) as session, rebuilding.gate_closed(session):
+        thread.start()
+        waiting = "select count(*) from pg_locks where locktype = 'advisory' and not granted"
+        while session.execute(waiting).fetchone() == (0,):
+            assert thread.is_alive()
+        assert not done.is_set()
+    thread.join(DEADLINE_S)
+    assert done.is_set()
+    assert count(history, "log") > logs
+
+
+def test_a_recorder_that_stands_still_holds_up_nobody_for_long(history: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The swap gives up, says so, and has written nothing."""
+    monkeypatch.setattr(rebuilding, "GATE_WAIT_MS", 20)
+    execute(history, RUIN)
+    before = dump(history)
+    with psycopg.connect(history) as batch:
+        batch.execute("select pg_advisory_xact_lock_shared(%s)", (GATE,))
+        with pytest.raises(rebuilding.Busy, match="nothing was written"):
+            run(history)
+    assert dump(history) == before
+
+
+# --- interrupted, and two at once ---
+
+
+def test_a_second_rebuild_says_that_one_is_under_way(history: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rebuilding, "REBUILD_WAIT_MS", 100)
+    refused = pytest.raises(rebuilding.Busy, match="under way")
+    with closing(proof.open_session(history)) as session, rebuilding.only_one(session), refused:
+        run(history)
+    run(history)
+
+
+@pytest.mark.parametrize("point", ["folding", "writing"])
+def test_killed_twice_it_leaves_the_old_version_in_force_and_then_succeeds(history: str, point: str) -> None:
+    before = what_stands(history)
+    execute(history, RUIN)
+    ruined = dump(history)
+    environment = os.environ | {"PYTHONPATH": f"{TESTS}{os.pathsep}{TESTS.parent}"}
+    for _ in range(2):
+        killed = subprocess.run(
+            [sys.executable, "-c", KILLED, history, point],
+            env=environment, capture_output=True, timeout=DEADLINE_S, check=False,
+        )  # fmt: skip
+        assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+        assert dump(history) == ruined
+    run(history)
+    assert what_stands(history) == before
+    assert_verified(history)
+
+
+def test_nothing_of_a_rebuild_stays_in_the_database(history: str) -> None:
+    """The tables, indexes and comments are the migrations' own, and no other is left."""
+    listing = "select relname, relkind, oid from pg_class where relname not like 'pg_%' order by 3"
+
+    def relations() -> list[tuple[Any, ...]]:
+        with psycopg.connect(history) as db:
+            return db.execute(listing).fetchall()
+
+    before = relations()
+    execute(history, RUIN)
+    run(history)
+    assert relations() == before

@@ -1,0 +1,156 @@
+"""Commands that prove: whether cases, timers and reports are what the log says, and writing them anew from it."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from workers.output import print_table, rfc3339, write_rows
+
+if TYPE_CHECKING:
+    from schema.findings import Difference, Finding
+    from workers.verify import Verification
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON lines, one a difference.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command(epilog="Example: caselog verify && echo 'everything is what the log says'")(verify)
+    app.command(epilog="Example: caselog rebuild cases timers")(rebuild)
+
+
+def verify(
+    *,
+    case: Annotated[
+        str | None, typer.Option(metavar="REF", help="Only this case and the timers that touch it.")
+    ] = None,
+    repair: Annotated[bool, typer.Option("--repair", help="Write what the log says, after asking.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Repair without asking.")] = False,
+    json: Json = False,
+) -> None:
+    """Fold the log afresh and compare every case, timer, log flag and report; exit 1 where one differs."""
+    with _database_lost_is_one_line(), _verification() as verification:
+        found = _show(verification, case, json=json, marked=repair)
+        if found and repair:
+            many = f"{sum(found.values()):,} difference{'s' if sum(found.values()) > 1 else ''}"
+            if not yes and not typer.confirm(f"Write what the log says in place of {many}?", err=True):
+                raise typer.Exit(1)
+            _repair(verification)
+    if found and repair:
+        with _database_lost_is_one_line(), _verification() as verification:
+            found = _show(verification, case, json=json, marked=False)
+    if found:
+        raise typer.Exit(1)
+
+
+def rebuild(
+    parts: Annotated[
+        list[str] | None, typer.Argument(metavar="[cases|timers|reports]...", help="What to write; all by default.")
+    ] = None,
+    *,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Write projections anew from the log, while recorders go on; interrupted, it leaves the old ones in force."""
+    from workers.progress import counting
+    from workers.rebuild import get_parts
+    from workers.rebuild import rebuild as run
+
+    chosen = get_parts(parts or [])
+    with _database_lost_is_one_line(), _verification() as verification:
+        written = run(verification, chosen, counting)
+    if json:
+        write_rows(sys.stdout.buffer, tuple(written), [tuple(written.values())], "jsonl")
+    else:
+        print_table(("table", "rows that were not what the log says"), written.items())
+
+
+def _show(verification: Verification, reference: str | None, *, json: bool, marked: bool) -> Counter[str]:
+    """Print what differs as it is found, and in the end how much. Returns the differences by table."""
+    from workers.progress import counting
+
+    if reference is None:
+        findings: Iterable[Finding] = verification.whole(counting, marked=marked)
+    else:
+        findings = verification.case(reference, marked=marked)
+    found: Counter[str] = Counter()
+    for finding in findings:
+        _print(finding, found, json=json)
+    sys.stdout.flush()
+    what = f"{verification.logs:,} logs read for {'everything' if reference is None else f'case {reference}'}"
+    if reference is not None:
+        what += " (reports are compared only for everything: run it without --case)"
+    tables = ", ".join(f"{many:,} in {table}" for table, many in sorted(found.items()))
+    sys.stderr.write(f"{what}: {f'{sum(found.values()):,} differences: {tables}' if found else 'no difference'}\n")
+    return found
+
+
+def _print(finding: Finding, found: Counter[str], *, json: bool) -> None:
+    from schema.findings import differences
+
+    for difference in differences(finding):
+        found[difference.table] += 1
+        if json:
+            names = difference.__struct_fields__
+            write_rows(sys.stdout.buffer, names, [[_value(getattr(difference, name)) for name in names]], "jsonl")
+        else:
+            sys.stdout.write(_line(difference) + "\n")
+
+
+def _line(difference: Difference) -> str:
+    log = difference.log
+    by = "" if log is None else f" [log {log.id}, {rfc3339(log.occurred_at)}, {log.key}/{log.code}]"
+    of = "" if difference.case in (None, difference.name) else f" of case {difference.case}"
+    return (
+        f"{difference.table} {difference.name}{of}: {difference.column} is {_word(difference.stored)}, "
+        f"and the log says {_word(difference.fresh)}{by}"
+    )
+
+
+def _value(value: Any) -> Any:
+    import msgspec
+
+    return msgspec.to_builtins(value)
+
+
+def _word(value: Any) -> str:
+    import msgspec
+
+    return "nothing" if value is None else msgspec.json.encode(value).decode()
+
+
+def _repair(verification: Verification) -> None:
+    from workers.rebuild import repair
+
+    written = repair(verification)
+    rows = ", ".join(f"{many:,} in {table}" for table, many in written.items() if many)
+    sys.stderr.write(f"written: {rows or 'nothing, all is as the log says by now'}; verifying again\n")
+
+
+@contextmanager
+def _database_lost_is_one_line() -> Iterator[None]:
+    import psycopg
+
+    from events.errors import CaselogError
+
+    try:
+        yield
+    except psycopg.OperationalError as error:
+        raise CaselogError(f"PostgreSQL: {str(error).strip()}. Nothing was written; run this again.") from error
+
+
+def _verification() -> Verification:
+    """A proof of the database in force, under the registry and the rules in force."""
+    from events.registry import autodiscover
+    from workers.roles import make_rules
+    from workers.services import find_database_url
+    from workers.settings import load_settings
+    from workers.verify import Verification
+
+    settings = load_settings()
+    autodiscover(settings.apps)
+    return Verification(find_database_url(settings), make_rules(settings), apps=settings.apps)

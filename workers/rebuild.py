@@ -1,0 +1,96 @@
+"""`caselog rebuild` and `verify --repair`: what differs from the log is written at once, while recorders record.
+
+The projections in force stay as they are while the log is folded afresh beside them. What recorders add meanwhile is
+caught up with, in rounds that grow shorter, until what is left takes no time: then the gate is closed, the last few
+logs are caught up with, and what differs is swapped in, in one transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Final
+
+from sqlalchemy import Engine
+
+from events.errors import CaselogError, did_you_mean
+from schema import proof, rebuilding, reports, verifying
+from schema.connection import make_engine
+from workers.verify import Counting, Verification
+
+# So many logs are folded again in a tenth of a second: recorders may wait for that.
+FEW_LOGS: Final = 500
+MOST_ROUNDS: Final = 10
+DRAIN_DELTAS: Final = 10_000
+
+
+class UnknownPart(CaselogError):
+    """There is no projection of this name."""
+
+
+def get_parts(names: Sequence[str]) -> tuple[str, ...]:
+    """The projections of these names, all where there are none, in the order in which they build on each other.
+
+    Raises `UnknownPart`, naming the nearest.
+    """
+    for name in names:
+        if name not in rebuilding.PARTS:
+            raise UnknownPart(
+                f"there is nothing called {name!r} to rebuild: choose {', '.join(rebuilding.PARTS)}."
+                f"{did_you_mean(name, rebuilding.PARTS)}"
+            )
+    return tuple(part for part in rebuilding.PARTS if part in names or not names)
+
+
+def rebuild(verification: Verification, parts: Collection[str], counting: Counting) -> dict[str, int]:
+    """Write these projections anew from the log. Returns the rows that were not what the log says, by table.
+
+    Interrupted anywhere, it has changed nothing. Raises `rebuilding.Busy`. Blocks.
+    """
+    with rebuilding.only_one(verification.session):
+        if set(parts) != {"reports"}:
+            for _ in verification.whole(counting, marked=True):
+                pass
+        return _swap(verification, parts)
+
+
+def repair(verification: Verification) -> dict[str, int]:
+    """Write what a marked verification found. Returns as `rebuild`, and raises and blocks as it does."""
+    with rebuilding.only_one(verification.session):
+        return _swap(verification, rebuilding.PARTS)
+
+
+def _swap(verification: Verification, parts: Collection[str]) -> dict[str, int]:
+    session, zone = verification.session, verification.rules.zone.key
+    folded = "timers" in parts or "cases" in parts
+    if "cases" in parts or "reports" in parts:
+        with proof.snapshot(session):
+            verifying.measure_gap(session, zone)
+    if folded:
+        for _ in range(MOST_ROUNDS):
+            with rebuilding.marked_snapshot(session) as (_, mark):
+                new = verification.catch_up()
+            verification.mark = mark
+            if new <= FEW_LOGS:
+                break
+    with rebuilding.gate_closed(session):
+        if folded:
+            verification.catch_up()
+        written = rebuilding.write(session, parts, zone)
+    add_up_reports(verification.database_url)
+    rebuilding.forget_empty_rows(session)
+    return written
+
+
+def add_up_reports(database_url: str) -> None:
+    """Add the deltas of the outbox to their reports, as the aggregator does, beside it."""
+    engine = make_engine(database_url, application="caselog rebuild", connections=1)
+    try:
+        while _drained(engine) == DRAIN_DELTAS:
+            pass
+    finally:
+        engine.dispose()
+
+
+def _drained(engine: Engine) -> int:
+    with engine.begin() as db:
+        return reports.drain_outbox(db, DRAIN_DELTAS)
