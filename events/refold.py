@@ -153,8 +153,10 @@ class _Attempt:
         self._registry = registry
         self._rules = rules
         # One copy of each stored log, whether its case or its actor is the reason to fold it again.
-        originals = {log.id: log for logs in past.cases.values() for log in logs}
-        originals |= {log.id: log for parts in past.windows.values() for window in parts for log in window.logs}
+        # The cases' are read under the cases' locks, after the windows': they win, where another recorder has meanwhile
+        # written what a log derives from its case.
+        originals = {log.id: log for parts in past.windows.values() for window in parts for log in window.logs}
+        originals |= {log.id: log for logs in past.cases.values() for log in logs}
         self._originals = originals
         self._stored = {log_id: _Entry(copy.copy(log), *definition(log, registry)) for log_id, log in originals.items()}
         self._of_case: defaultdict[str, list[_Entry]] = defaultdict(list)
