@@ -100,8 +100,8 @@ class CaseEvent(BaseEvent):
         elif log.code == "CALL_STARTED":
             case.call_started = True
         elif log.code == "CASE_ORGANISATION_SET":
-            if (given := read.text(log.context, "organisation")) is not None:
-                case.organisation = given
+            if (organisation := read.text(log.context, "organisation")) is not None:
+                case.organisation = organisation
         elif log.code == "COMPLAINT_FLAG_TOGGLED":
             given = read.flag(log.context, "complaint_flag")
             case.complaint_flag = not case.complaint_flag if given is None else given
