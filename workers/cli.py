@@ -45,7 +45,7 @@ def main() -> NoReturn:
     except (KeyboardInterrupt, typer.Abort):
         sys.exit(130)
     except Exception as error:
-        if (what := _unreachable(error)) is None:
+        if (what := _unusable(error)) is None:
             raise
         fail(what)
     sys.exit(status or 0)
@@ -66,8 +66,8 @@ def _refuse(error: Any) -> NoReturn:
     fail(f"{what}. See: {command} --help", error.exit_code)
 
 
-def _unreachable(error: Exception) -> str | None:
-    """The line for a server that cannot be reached; None for any other error, whose traceback is wanted."""
+def _unusable(error: Exception) -> str | None:
+    """The line for a server or file that cannot be used; None for any other error, whose traceback is wanted."""
     import kombu.exceptions
     import redis
     import sqlalchemy.exc
@@ -80,6 +80,8 @@ def _unreachable(error: Exception) -> str | None:
         return f"Redis cannot be reached: {_said(error)}. Check CASELOG_BROKER_URL, CASELOG_REDIS_URL and their server."
     if isinstance(error, kombu.exceptions.OperationalError | ConnectionError):
         return f"the broker cannot be reached: {_said(error)}. Check CASELOG_BROKER_URL and its server."
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{str(error.filename)!r} cannot be used: {error.strerror}"
     return None
 
 

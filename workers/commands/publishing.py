@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, BinaryIO
+from typing import TYPE_CHECKING, Annotated, BinaryIO
 
 import typer
+
+if TYPE_CHECKING:
+    from events.publisher import Publisher
 
 
 def add_to(app: typer.Typer) -> None:
@@ -19,29 +22,23 @@ def add_to(app: typer.Typer) -> None:
 
 def publish(file: Annotated[str, typer.Argument(help="JSON lines: an event or a batch a line; - is stdin.")]) -> None:
     """Publish events. A line that is no valid message is named and left out; exit 1 if there was one."""
-    from events.message import Malformed, decode
+    from events.errors import CaselogError, PublishError
     from events.publisher import Publisher
     from workers.progress import counting
     from workers.services import find_broker_url
     from workers.settings import load_settings
 
     broker_url = find_broker_url(load_settings())
-    published = refused = 0
-    with _lines(file) as (lines, size_bytes), Publisher(broker_url) as publisher:
-        with counting("publishing", size_bytes) as advance:
-            for number, line in enumerate(lines, start=1):
-                body = line.strip()
-                if body:
-                    message = decode(body)
-                    for position, event in enumerate(message.events):
-                        if isinstance(event, Malformed):
-                            refused += 1
-                            sys.stderr.write(f"line {number}: {event.error}\n")
-                        else:
-                            published += 1
-                            publisher.publish(message.raw(position))
-                advance(len(line))
-        publisher.flush()
+    try:
+        with _lines(file) as (lines, size_bytes), Publisher(broker_url) as publisher:
+            with counting("publishing", size_bytes) as advance:
+                published, refused = _publish_lines(lines, publisher, advance)
+            publisher.flush()
+    except PublishError as error:
+        raise CaselogError(
+            f"the broker did not confirm {len(error.unsent):,} events ({error.__cause__}). Check CASELOG_BROKER_URL "
+            f"and its server, then publish the same lines again: their ids are the same, so nothing doubles"
+        ) from error
     sys.stderr.write(f"published {published:,} events" + (f", left out {refused:,}\n" if refused else "\n"))
     if refused:
         raise typer.Exit(1)
@@ -77,6 +74,25 @@ def simulate(
     for event in run(cases, seed):
         sys.stdout.buffer.write(encoder.encode(event) + b"\n")
     sys.stdout.buffer.flush()
+
+
+def _publish_lines(lines: BinaryIO, publisher: Publisher, advance: Callable[[int], None]) -> tuple[int, int]:
+    """Publish what is valid and name what is not; how many events were published, and how many left out."""
+    from events.message import Malformed, decode
+
+    published = refused = 0
+    for number, line in enumerate(lines, start=1):
+        if body := line.strip():
+            message = decode(body)
+            for position, event in enumerate(message.events):
+                if isinstance(event, Malformed):
+                    refused += 1
+                    sys.stderr.write(f"line {number}: {event.error}\n")
+                else:
+                    published += 1
+                    publisher.publish(message.raw(position))
+        advance(len(line))
+    return published, refused
 
 
 @contextmanager
