@@ -12,7 +12,6 @@ from time import monotonic, sleep
 from typing import Any, Final
 
 import psycopg
-from reference import fold_all
 from stored import body
 
 from events import broker
@@ -197,16 +196,6 @@ def event(
         "data": data,
         **more,
     }
-
-
-def with_codes(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The same events with the code given where it was left to the event class.
-
-    Such a code is resolved against what is recorded at that moment (RULES.md §1.5), so it depends on the order of
-    delivery; where several recorders or a dead one change that order, only given codes always end in the same.
-    """
-    logs = fold_all(events).logs
-    return [{**one, "data": {**one["data"], "code": logs[one["source"], one["id"]]["code"]}} for one in events]
 
 
 def lines(events: Iterable[dict[str, Any]]) -> bytes:

@@ -18,7 +18,7 @@ import psycopg
 import pytest
 from brokers.broker_under_test import CuttableRabbitMq, RedisServer
 from kombu.utils.url import parse_url
-from pipeline import Pipeline, created, event, eventually, with_codes
+from pipeline import Pipeline, created, event, eventually
 from redis import Redis
 from reference import fold_all
 from stored import assert_same, body, count, dead_letters, dump, what_stands
@@ -52,7 +52,7 @@ def test_what_is_published_is_recorded_and_acked(pipeline: Pipeline) -> None:
 
 
 def test_killed_in_the_middle_of_many_events_it_loses_none_and_doubles_none(pipeline: Pipeline) -> None:
-    events = with_codes(journeys(520))
+    events = journeys(520)
     assert len(events) > 5000
     pipeline.publish(events, batch_events=20)
     for records in (500, 2000):
@@ -68,7 +68,7 @@ def test_killed_in_the_middle_of_many_events_it_loses_none_and_doubles_none(pipe
 
 def test_sigterm_finishes_the_batch_in_hand_and_two_recorders_compete_for_the_rest(pipeline: Pipeline) -> None:
     """No event is recorded twice, and the end state is that of one recorder: of the rules."""
-    events = with_codes(journeys(450))
+    events = journeys(450)
     pipeline.publish(events, batch_events=20)
     first = pipeline.start("recorder", **SMALL)
     eventually(lambda: pipeline.logs() > 300, "more than 300 logs")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from pipeline import Pipeline, created, event, eventually, with_codes
+from pipeline import Pipeline, created, event, eventually
 from reference import fold_all
 from stored import assert_same, count, what_stands
 
@@ -26,7 +26,7 @@ def test_when_it_returns_log_and_report_are_complete(pipeline: Pipeline) -> None
 def test_with_several_recorders_it_waits_for_what_each_of_them_holds(pipeline: Pipeline) -> None:
     pipeline.start("tasks")
     pipeline.start("recorder", "--processes", "2", CASELOG_BATCH_EVENTS="100")
-    events = with_codes(list(simulate(200, 7)))
+    events = list(simulate(200, 7))
     eventually(lambda: pipeline.queue().consumers == 2, "both recorders consume")
     pipeline.publish(events, batch_events=20)
     assert pipeline.run("wait", "--timeout", "30").returncode == 0
