@@ -90,10 +90,21 @@ def snapshot(session: Session, shared: str | None = None) -> Iterator[str]:
             session.isolation_level = None
 
 
-def count_logs(session: Session) -> int:
-    """How many times a log is read by a proof of everything: once for its actor, once for its case."""
-    count: int = _one(session, "select count(actor) + count(case_reference) from log")
-    return count
+def count_logs(session: Session) -> tuple[int, int]:
+    """How many logs there are, and how often one is read by a proof of everything: for its actor, and for its case."""
+    row = session.execute("select count(*), count(actor) + count(case_reference) from log").fetchone()
+    assert row is not None
+    return row[0], row[1]
+
+
+def has_case(session: Session, reference: str) -> bool:
+    """Whether a case or a log is about this reference."""
+    query = """
+        select exists (select 1 from "case" where reference = %(reference)s)
+            or exists (select 1 from log where case_reference = %(reference)s)
+    """
+    row = session.execute(query, {"reference": reference}).fetchone()
+    return row is not None and row[0]
 
 
 def keep(session: Session, findings: Sequence[Finding]) -> None:

@@ -47,6 +47,7 @@ class Verification:
         self.rules = rules
         self.session = proof.open_session(database_url)
         self.logs = 0
+        """How many logs were proved, by `whole` or `case`."""
         self.mark = 0
         """The log is proved up to this id, by `whole` and `case` where they are asked to mark it."""
         learn_retired(database_url, registry)
@@ -65,7 +66,7 @@ class Verification:
     def whole(self, counting: Counting, *, marked: bool = False) -> Iterator[Finding]:
         """Prove everything in one snapshot. To be read to its end. `marked`: so that the findings can be written."""
         with self._snapshot(marked=marked) as name:
-            reads = proof.count_logs(self.session)
+            self.logs, reads = proof.count_logs(self.session)
             with counting("folding the log", reads) as advance:
                 yield from self._keeping(self._pass("timers", name, reads, advance))
                 yield from self._keeping(self._pass("cases", name, reads, advance))
@@ -77,10 +78,14 @@ class Verification:
         with self._snapshot(marked=marked):
             proof.select_case(self.session, reference)
             proof.select_stretches(self.session, self.definitions.timer_ends())
-            timers = check_timers(self.session, None, self.definitions, self._count)
+            timers = check_timers(self.session, None, self.definitions, _ignore)
             yield from self._keeping(finding for finding in timers if finding.about(reference))
             proof.select_cases(self.session, reference)
             yield from self._keeping(check_cases(self.session, None, self.definitions, self.rules, self._count))
+
+    def knows(self, reference: str) -> bool:
+        """Whether there is such a case, or a log of it."""
+        return proof.has_case(self.session, reference)
 
     def catch_up(self) -> int:
         """Prove again what logs recorded after the mark can have changed, as it stands now. Returns how many these are.
@@ -90,9 +95,9 @@ class Verification:
         new = proof.select_new(self.session, self.mark)
         if new:
             proof.select_stretches(self.session, self.definitions.timer_ends())
-            _exhaust(self._keeping(check_timers(self.session, None, self.definitions, self._count)))
+            _exhaust(self._keeping(check_timers(self.session, None, self.definitions, _ignore)))
             proof.select_cases(self.session)
-            _exhaust(self._keeping(check_cases(self.session, None, self.definitions, self.rules, self._count)))
+            _exhaust(self._keeping(check_cases(self.session, None, self.definitions, self.rules, _ignore)))
         return new
 
     @contextmanager
@@ -120,17 +125,12 @@ class Verification:
 
     def _pass(self, what: Literal["timers", "cases"], snapshot: str, reads: int, advance: Advance) -> Iterator[Finding]:
         """One pass over the whole log, in this process or shared out, whichever is quicker."""
-
-        def counted(logs: int) -> None:
-            self._count(logs)
-            advance(logs)
-
         processes = self._processes or (MOST_PROCESSES if self._apps and reads > WORTH_PROCESSES_READS else 1)
         if min(processes, os.cpu_count() or 1) == 1:
             if what == "timers":
-                yield from check_timers(self.session, WHOLE, self.definitions, counted)
+                yield from check_timers(self.session, WHOLE, self.definitions, advance)
             else:
-                yield from check_cases(self.session, WHOLE, self.definitions, self.rules, counted)
+                yield from check_cases(self.session, WHOLE, self.definitions, self.rules, advance)
             return
         with tempfile.TemporaryDirectory(prefix="caselog-verify-") as directory:
             proof.write_shared(self.session, Path(directory))
@@ -148,9 +148,13 @@ class Verification:
             ]
             for told in run_shares(shares):
                 if isinstance(told, int):
-                    counted(told)
+                    advance(told)
                 else:
                     yield from told
+
+
+def _ignore(_logs: int) -> None:
+    """Nobody watches the progress of a few logs."""
 
 
 def _exhaust(findings: Iterator[Finding]) -> None:

@@ -71,21 +71,26 @@ def rebuild(
 
 def _show(verification: Verification, reference: str | None, *, json: bool, marked: bool) -> Counter[str]:
     """Print what differs as it is found, and in the end how much. Returns the differences by table."""
+    from events.errors import CaselogError
     from workers.progress import counting
 
     if reference is None:
         findings: Iterable[Finding] = verification.whole(counting, marked=marked)
     else:
+        if not verification.knows(reference):
+            raise CaselogError(f"there is no case {reference!r}, and no log of it. References are exact.")
         findings = verification.case(reference, marked=marked)
     found: Counter[str] = Counter()
     for finding in findings:
         _print(finding, found, json=json)
     sys.stdout.flush()
-    what = f"{verification.logs:,} logs read for {'everything' if reference is None else f'case {reference}'}"
+    many = sum(found.values())
+    what = f"{verification.logs:,} log entries folded for {'everything' if reference is None else f'case {reference}'}"
     if reference is not None:
         what += " (reports are compared only for everything: run it without --case)"
     tables = ", ".join(f"{many:,} in {table}" for table, many in sorted(found.items()))
-    sys.stderr.write(f"{what}: {f'{sum(found.values()):,} differences: {tables}' if found else 'no difference'}\n")
+    differ = f"{many:,} difference{'s' if many > 1 else ''}: {tables}" if many else "no difference"
+    sys.stderr.write(f"{_visible(what)}: {differ}\n")
     return found
 
 
@@ -98,7 +103,7 @@ def _print(finding: Finding, found: Counter[str], *, json: bool) -> None:
             names = difference.__struct_fields__
             write_rows(sys.stdout.buffer, names, [[_value(getattr(difference, name)) for name in names]], "jsonl")
         else:
-            sys.stdout.write(_line(difference) + "\n")
+            sys.stdout.write(_visible(_line(difference)) + "\n")
 
 
 def _line(difference: Difference) -> str:
@@ -109,6 +114,11 @@ def _line(difference: Difference) -> str:
         f"{difference.table} {difference.name}{of}: {difference.column} is {_word(difference.stored)}, "
         f"and the log says {_word(difference.fresh)}{by}"
     )
+
+
+def _visible(line: str) -> str:
+    """Control characters shown, not obeyed: what a case says is never formatting."""
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in line)
 
 
 def _value(value: Any) -> Any:
