@@ -37,6 +37,10 @@ class Definitions:
             found = self._found[name] = definition(log, self._registry)
         return found
 
+    def timer_starts(self) -> list[tuple[str, str]]:
+        """The (key, code) that start a timer of the actor where none runs."""
+        return [(code.key, code.code) for code in self._registry.folded_codes() if code.starts_timer]
+
     def timer_ends(self) -> list[tuple[str, str]]:
         """The (key, code) after which no timer of the actor runs."""
         return [

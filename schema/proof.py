@@ -6,7 +6,7 @@ however it ends: a proof that is interrupted has changed nothing and leaves noth
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, TypeAlias
@@ -39,9 +39,10 @@ _TABLES: Final = f"""
     create temp table proof_new as select id from log limit 0;
     create temp table proof_scope as select reference from "case" limit 0;
     create temp table proof_stretch as
-        select actor, occurred_at as after_time, source as after_source, event_id as after_id,
+        select actor, occurred_at as first_time, source as first_source, event_id as first_id,
                occurred_at as last_time, source as last_source, event_id as last_id from log limit 0;
     alter table proof_timer add primary key (id);
+    create index on proof_timer (actor, started_at);
     alter table proof_link add primary key (log_id);
     alter table proof_case add primary key (reference);
     alter table proof_flags add primary key (log_id);
@@ -155,104 +156,6 @@ def read_shared(session: Session, directory: Path) -> None:
         with (directory / table).open("rb") as file, copying as copy:
             while block := file.read(COPIED_BYTES):
                 copy.write(block)
-
-
-def select_new(session: Session, mark: int) -> int:
-    """Select the logs with ids above the mark, instead of those selected before. Returns how many."""
-    session.execute("truncate proof_new")
-    return session.execute("insert into proof_new select id from log where id > %s", (mark,)).rowcount
-
-
-def select_case(session: Session, reference: str) -> None:
-    """Select the logs of one case, and those that started timers which are said to be the case's."""
-    session.execute("truncate proof_new")
-    session.execute(
-        """
-        insert into proof_new select id from log where case_reference = %(reference)s
-        union select log.id from timer join log using (id) where timer.case_reference = %(reference)s
-        """,
-        {"reference": reference},
-    )
-
-
-def select_stretches(session: Session, timer_ends: Iterable[tuple[str, str]]) -> None:
-    """Select the parts of actors' logs that the selected logs can have changed: one stretch an actor.
-
-    A stretch begins after the last log before them that ended any timer, where none runs, and goes up to the next such
-    log after them: beyond that, nothing can differ. What was laid aside about its timers and logs is forgotten.
-    """
-    ends = list(timer_ends)
-    session.execute("truncate proof_stretch")
-    session.execute(_STRETCHES.encode(), {"keys": [key for key, _ in ends], "codes": [code for _, code in ends]})
-    session.execute("analyze proof_stretch")
-    for table, column in (("proof_timer", "id"), ("proof_link", "log_id")):
-        session.execute(
-            f"delete from {table} where {column} in (select log.id from {STRETCHED_LOGS})".encode()  # noqa: S608
-        )
-
-
-STRETCHED_LOGS: Final = """proof_stretch join log on log.actor = proof_stretch.actor
-    and log.occurred_at between coalesce(after_time, '-infinity') and coalesce(last_time, 'infinity')
-    and (after_time is null or (log.occurred_at, log.source, log.event_id) > (after_time, after_source, after_id))
-    and (last_time is null or (log.occurred_at, log.source, log.event_id) <= (last_time, last_source, last_id))"""
-
-_STRETCHES: Final = """
-    with ends as (select * from unnest(%(keys)s::text[], %(codes)s::text[]) as code(key, code)),
-    selected as (
-        select actor, occurred_at, source, event_id from proof_new join log using (id) where actor is not null
-    ),
-    first as (select distinct on (actor) * from selected order by actor, occurred_at, source, event_id),
-    last as (select distinct on (actor) * from selected order by actor, occurred_at desc, source desc, event_id desc)
-    insert into proof_stretch
-    select first.actor, before.occurred_at, before.source, before.event_id,
-           after.occurred_at, after.source, after.event_id
-    from first join last using (actor)
-    left join lateral (
-        select occurred_at, source, event_id from log
-        where log.actor = first.actor and log.occurred_at <= first.occurred_at
-          and (log.occurred_at, log.source, log.event_id) < (first.occurred_at, first.source, first.event_id)
-          and (key, code) in (select * from ends)
-        order by occurred_at desc, source desc, event_id desc limit 1
-    ) as before on true
-    left join lateral (
-        select occurred_at, source, event_id from log
-        where log.actor = last.actor and log.occurred_at >= last.occurred_at
-          and (log.occurred_at, log.source, log.event_id) >= (last.occurred_at, last.source, last.event_id)
-          and (key, code) in (select * from ends)
-        order by occurred_at, source, event_id limit 1
-    ) as after on true
-"""
-
-
-def select_cases(session: Session, only: str | None = None) -> None:
-    """Select the cases that the selected logs and stretches can have changed, or `only` one of them.
-
-    What was laid aside about these cases and their logs is forgotten.
-    """
-    session.execute("truncate proof_scope")
-    if only is not None:
-        session.execute("insert into proof_scope values (%s)", (only,))
-    else:
-        session.execute(_SCOPE.encode())
-    session.execute("analyze proof_scope")
-    session.execute("delete from proof_case where reference in (select reference from proof_scope)")
-    session.execute(
-        """
-        delete from proof_flags
-        where log_id in (select id from log where case_reference in (select reference from proof_scope))
-        """
-    )
-
-
-_SCOPE: Final = f"""
-    with stretched as materialized (select log.id, case_reference from {STRETCHED_LOGS})
-    insert into proof_scope
-    select case_reference from proof_new join log using (id) where case_reference is not null
-    union select case_reference from stretched where case_reference is not null
-    union select timer.case_reference from stretched join timer using (id) where timer.case_reference is not null
-    union select proof_timer.case_reference from stretched join proof_timer using (id)
-          where proof_timer.case_reference is not null
-"""  # noqa: S608 - our own tables
 
 
 def _one(session: Session, query: str) -> Any:

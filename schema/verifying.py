@@ -13,7 +13,8 @@ from typing import Any, Final, TypeAlias
 import msgspec
 
 from schema import rows
-from schema.proof import CASE, FLAGS, REPORT, STRETCHED_LOGS, TIMER, Session, kept
+from schema.proof import CASE, FLAGS, REPORT, TIMER, Session, kept
+from schema.scope import STRETCHED_LOGS
 
 FETCHED_ROWS: Final = 2000
 

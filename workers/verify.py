@@ -13,7 +13,7 @@ from typing import Final, Literal, Self
 from events.afresh import Definitions
 from events.registry import EventRegistry, event_registry
 from events.resolve import Rules
-from schema import proof, rebuilding
+from schema import proof, rebuilding, scope
 from schema.findings import Finding
 from schema.verifying import WHOLE, Part
 from workers.checking import Advance, check_cases, check_reports, check_strays, check_timers
@@ -52,6 +52,7 @@ class Verification:
         """The log is proved up to this id, by `whole` and `case` where they are asked to mark it."""
         learn_retired(database_url, registry)
         self.definitions = Definitions(registry)
+        self._proved_whole = True
         self._apps = apps
         self._processes = processes
 
@@ -76,11 +77,12 @@ class Verification:
     def case(self, reference: str, *, marked: bool = False) -> Iterator[Finding]:
         """Prove one case, and the timers that touch it, in one snapshot. Reports are not looked at."""
         with self._snapshot(marked=marked):
-            proof.select_case(self.session, reference)
-            proof.select_stretches(self.session, self.definitions.timer_ends())
+            self._proved_whole = False
+            scope.select_case(self.session, reference)
+            scope.stretch_by_log(self.session, self.definitions.timer_ends())
             timers = check_timers(self.session, None, self.definitions, _ignore)
             yield from self._keeping(finding for finding in timers if finding.about(reference))
-            proof.select_cases(self.session, reference)
+            scope.select_cases(self.session, reference)
             yield from self._keeping(check_cases(self.session, None, self.definitions, self.rules, self._count))
 
     def knows(self, reference: str) -> bool:
@@ -92,11 +94,14 @@ class Verification:
 
         The mark is the caller's to move.
         """
-        new = proof.select_new(self.session, self.mark)
+        new = scope.select_new(self.session, self.mark)
         if new:
-            proof.select_stretches(self.session, self.definitions.timer_ends())
+            if self._proved_whole:
+                scope.stretch_by_timers(self.session, self.definitions.timer_starts(), self.definitions.timer_ends())
+            else:
+                scope.stretch_by_log(self.session, self.definitions.timer_ends())
             _exhaust(self._keeping(check_timers(self.session, None, self.definitions, _ignore)))
-            proof.select_cases(self.session)
+            scope.select_cases(self.session)
             _exhaust(self._keeping(check_cases(self.session, None, self.definitions, self.rules, _ignore)))
         return new
 
