@@ -75,25 +75,33 @@ class Cable:
         self.url = form.format(port=self._port)
         self._ends: list[socket.socket] = []
         self._listener: socket.socket | None = None
+        self._lock = threading.Lock()
 
     def plug_in(self) -> None:
         self._listener = socket.create_server(("127.0.0.1", self._port))
         threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
 
     def cut(self) -> None:
-        for end in [*self._ends, *([self._listener] if self._listener else [])]:
+        with self._lock:
+            ends = [*self._ends, *([self._listener] if self._listener else [])]
+            self._ends, self._listener = [], None
+        for end in ends:
             with suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
             end.close()
-        self._ends, self._listener = [], None
 
     def _accept(self, listener: socket.socket) -> None:
         with suppress(OSError):
             while True:
                 near, _ = listener.accept()
                 far = socket.socket(self._target[0])
+                with self._lock:
+                    if self._listener is not listener:  # cut meanwhile
+                        near.close()
+                        far.close()
+                        return
+                    self._ends += [near, far]
                 far.connect(self._target[1])
-                self._ends += [near, far]
                 for source, sink in ((near, far), (far, near)):
                     threading.Thread(target=self._carry, args=(source, sink), daemon=True).start()
 
