@@ -157,8 +157,12 @@ def keep_alive(connection: Connection) -> None:
     connection.heartbeat_check()
 
 
-def queue_status(connection: Connection, queue: str) -> QueueStatus:
-    """What is in the queue now; zeros where there is no such queue. What is known on which broker: `QueueStatus`."""
+def queue_status(connection: Connection, queue: str, *, with_age: bool = True) -> QueueStatus:
+    """What is in the queue now; zeros where there is no such queue. What is known on which broker: `QueueStatus`.
+
+    Who asks again and again does it without the age: on RabbitMQ that takes the first message out for an instant, in
+    which it is not ready, and whoever takes it counts as a consumer.
+    """
     with open_channel(connection) as channel:
         if is_redis(connection):
             return QueueStatus(queue, *channel.counts(queue))
@@ -166,7 +170,8 @@ def queue_status(connection: Connection, queue: str) -> QueueStatus:
             _, ready, consumers = channel.queue_declare(queue, passive=True)
         except NotFound:
             return QueueStatus(queue, 0, None, None, 0)
-        return QueueStatus(queue, ready, None, _head_age_s(channel, queue) if ready else None, consumers)
+        age_s = _head_age_s(channel, queue) if ready and with_age else None
+        return QueueStatus(queue, ready, None, age_s, consumers)
 
 
 def high_water(connection: Connection, queue: str) -> str | None:

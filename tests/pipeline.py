@@ -120,7 +120,7 @@ class Pipeline:
 
     def queue(self) -> broker.QueueStatus:
         with broker.connect(self.broker_url) as connection:
-            return broker.queue_status(connection, "caselog.events")
+            return broker.queue_status(connection, "caselog.events", with_age=False)
 
     def queue_is_empty(self) -> bool:
         """Nothing is ready and, where the broker tells, nothing unacked."""

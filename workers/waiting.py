@@ -58,7 +58,7 @@ def _queue_handled(connection: Connection, client: redis.Redis) -> Callable[[], 
 
     def handled() -> bool:
         nonlocal empty_since
-        status = queue_status(connection, queue)
+        status = queue_status(connection, queue, with_age=False)
         if status.ready:
             empty_since = None
             return False
@@ -74,7 +74,7 @@ def _queue_handled(connection: Connection, client: redis.Redis) -> Callable[[], 
 
 
 def _queue_state(connection: Connection) -> str:
-    status = queue_status(connection, EVENTS_QUEUE.name)
+    status = queue_status(connection, EVENTS_QUEUE.name, with_age=False)
     unacked = "" if status.unacked is None else f", {status.unacked:,} being recorded"
     advice = "" if status.consumers else "; no recorder runs: caselog worker recorder, or caselog up"
     return f"{status.ready:,} messages are ready{unacked}{advice}"
