@@ -15,6 +15,8 @@ from sqlalchemy.exc import IntegrityError
 from events.state import CaseState, Log, TimerState
 from schema import past, store
 
+pytestmark = pytest.mark.unproven  # these write rows without a fold
+
 NINE = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)
 _ids = itertools.count(1)
 

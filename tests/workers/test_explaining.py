@@ -257,6 +257,7 @@ def test_explain_names_the_log_that_last_set_each_column(recording: Recording) -
     assert "prov-1" in caselog("explain", "AB-1").stdout
 
 
+@pytest.mark.unproven  # edits a case by hand
 def test_explain_says_where_the_stored_case_differs_from_its_log(recording: Recording, database_url: str) -> None:
     record(recording, *a_case())
     assert caselog("explain", "AB-1").stderr == ""

@@ -141,6 +141,7 @@ def test_what_is_right_is_not_written(history: str) -> None:
     assert dump(history) == before
 
 
+@pytest.mark.unproven  # edits rows by hand and leaves some
 @pytest.mark.parametrize(
     ("part", "left"),
     [
@@ -277,6 +278,7 @@ def test_while_the_gate_is_closed_recorders_wait_and_then_go_on(history: str, re
     assert count(history, "log") > logs
 
 
+@pytest.mark.unproven  # edits rows by hand and leaves some
 def test_a_recorder_that_stands_still_holds_up_nobody_for_long(history: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The swap gives up, says so, and has written nothing."""
     monkeypatch.setattr(rebuilding, "GATE_WAIT_MS", 20)
