@@ -27,6 +27,7 @@ from sqlalchemy import text
 
 from events.registry import autodiscover
 from schema.connection import make_engine
+from schema.findings import Difference
 from workers.embedded import EmbeddedServers, EmbeddedUrls, uninstall
 from workers.services import redis_py_url
 
@@ -95,7 +96,7 @@ def database_url(
     assert differences == []
 
 
-def _unlike_its_log(url: str) -> list[proof.Difference]:
+def _unlike_its_log(url: str) -> list[Difference]:
     """What `caselog verify` would find."""
     engine = make_engine(url)
     try:
