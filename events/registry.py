@@ -226,7 +226,7 @@ def autodiscover(apps: Iterable[str] | None = None, registry: EventRegistry = ev
         for entry in entry_points(group=ENTRY_POINT_GROUP):
             asked |= {entry.module, f"{entry.module}.events"}
             _load(entry, registry)
-    except BaseException:
+    except BaseException:  # a Ctrl-C in the middle, too, leaves the registry as it was
         registered = {there.cls.__module__ for key, there in registry.snapshot().items() if key not in before}
         registry.restore(before)
         # Imported again after the mend, these modules must register their classes again.

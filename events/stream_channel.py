@@ -159,7 +159,7 @@ class Channel(virtual.Channel):
 
     def basic_recover(self, requeue: bool = False) -> None:
         if not requeue:
-            raise NotImplementedError("recover(requeue=False) is not supported")
+            raise NotImplementedError("recover without requeue has no meaning here, as on RabbitMQ: use requeue=True")
         self._inbox.clear()
         self.consumer.release(self._take(list(self._held)))
 
