@@ -250,3 +250,16 @@ code_definition: Final = Table(
     _now("first_seen", "The database's clock when an event was first recorded under this definition"),
     comment="What the codes of the log meant: a row is added when a definition changes, and none is deleted",
 )
+
+audit: Final = Table(
+    "audit",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    _now("at", "The database's clock when the action began"),
+    Column("who", Text, nullable=False, comment="CASELOG_OPERATOR, or the operating system's user name"),
+    Column("action", Text, nullable=False, comment="What was done, such as dead.discard"),
+    Column("why", Text, comment="The reason that was given, if any"),
+    Column("detail", JSONB, nullable=False, comment="Filters, ids, how many, outcome; no event's contents"),
+    Index(None, "at"),
+    comment="What people did by hand: one row an action, never changed",
+)

@@ -11,7 +11,7 @@ import psycopg
 from psycopg.rows import dict_row
 from reference import Identity, Outcome
 
-_TABLES = ("log", "case", "timer", "dead_letter", "parked", "report_outbox", "report_outcomes")
+_TABLES = ("log", "case", "timer", "dead_letter", "parked", "report_outbox", "report_outcomes", "audit")
 
 
 def body(*events: dict[str, Any]) -> bytes:

@@ -18,9 +18,20 @@ def moment(value: str, zone: ZoneInfo, option: str) -> datetime:
 
     Of a time that the clocks show twice it is the first. Raises `typer.BadParameter` that names the option.
     """
+    return _read(value, zone, option, ends=True)
+
+
+def beginning(value: str, zone: ZoneInfo, option: str) -> datetime:
+    """As `moment`, for what starts there: a day alone is its first instant."""
+    return _read(value, zone, option, ends=False)
+
+
+def _read(value: str, zone: ZoneInfo, option: str, *, ends: bool) -> datetime:
     try:
         if _DAY.fullmatch(value):
             day = date.fromisoformat(value)
+            if not ends:
+                return datetime.combine(day, time(), zone).astimezone(UTC)
             midnight = datetime.combine(day + timedelta(days=1), time(), zone)
             return midnight.astimezone(UTC) - timedelta(microseconds=1)
         if _TIME.fullmatch(value):
@@ -29,6 +40,7 @@ def moment(value: str, zone: ZoneInfo, option: str) -> datetime:
     except (ValueError, OverflowError):
         pass
     raise typer.BadParameter(
-        f"{value!r} is no moment: give 2026-11-22T10:15:00Z, 2026-11-22T10:15 ({zone.key}) or 2026-11-22 (its end)",
+        f"{value!r} is no moment: give 2026-11-22T10:15:00Z, 2026-11-22T10:15 ({zone.key}) or 2026-11-22 "
+        f"(its {'end' if ends else 'beginning'})",
         param_hint=option,
     )

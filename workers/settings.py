@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -48,6 +49,9 @@ class Settings(BaseSettings):
     health_dead_letter_s: int = Field(
         3600, ge=0, description="a dead letter newer than this many seconds turns health red; 0: never"
     )
+    operator: str = Field(
+        "", max_length=100, description="who the audit says did what is done by hand; unset: the system's user name"
+    )
 
     # For /ping.json (RULES.md §8): set by whoever builds the image.
     version_number: str | None = Field(None, description="shown by /ping.json")
@@ -83,6 +87,16 @@ class Settings(BaseSettings):
         if not separator or scheme not in schemes:
             raise ValueError(f"expected a URL that starts with {' or '.join(f'{scheme}://' for scheme in schemes)}")
         return value
+
+    @property
+    def who(self) -> str:
+        """Who the audit says did it: CASELOG_OPERATOR, or the user as whom this process runs."""
+        if self.operator.strip():
+            return self.operator.strip()
+        try:
+            return pwd.getpwuid(os.getuid()).pw_name
+        except KeyError:  # a container may run as a number that has no name
+            return f"uid {os.getuid()}"
 
     @property
     def zone(self) -> ZoneInfo:

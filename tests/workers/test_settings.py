@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 from pathlib import Path
 
 import pytest
@@ -123,3 +124,12 @@ def test_a_child_gets_our_environment_with_its_settings_on_top(monkeypatch: pyte
     assert given["CASELOG_APPS"] == "examples.helpdesk"
     assert given["CASELOG_BROKER_URL"] == "redis://r"
     assert "CASELOG_BROKER_URL" not in os.environ
+
+
+def test_who_acts_is_who_the_setting_names_or_else_the_user_of_the_system(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not the user whom an environment claims: LOGNAME and USER are anybody's to set."""
+    monkeypatch.setenv("LOGNAME", "somebody else")
+    monkeypatch.setenv("USER", "somebody else")
+    assert load_settings().who == pwd.getpwuid(os.getuid()).pw_name
+    monkeypatch.setenv("CASELOG_OPERATOR", " anna ")
+    assert load_settings().who == "anna"

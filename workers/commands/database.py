@@ -1,4 +1,4 @@
-"""A command's connection to the database in force, for reading."""
+"""A command's connection to the database in force."""
 
 from __future__ import annotations
 

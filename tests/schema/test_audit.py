@@ -1,0 +1,59 @@
+"""The audit: what was done by hand is written down with its effect, and found again."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import Engine, text
+
+from schema import audit
+
+
+def test_an_entry_says_who_did_what_when_and_why(engine: Engine) -> None:
+    with engine.begin() as db:
+        before = db.execute(text("select now()")).scalar_one()
+        entry = audit.record(db, who="anna", action="dead.discard", why="test data", detail={"ids": [1, 2]})
+    with engine.begin() as db:
+        [found] = audit.list_audit(db)
+    assert found == audit.AuditEntry(
+        id=entry, at=before, who="anna", action="dead.discard", why="test data", detail={"ids": [1, 2]}
+    )
+
+
+def test_an_action_that_is_rolled_back_leaves_no_entry(engine: Engine) -> None:
+    with engine.connect() as db:
+        audit.record(db, who="anna", action="pause", why=None, detail={})
+        db.rollback()
+        assert list(audit.list_audit(db)) == []
+
+
+def test_entries_are_found_by_every_filter_newest_first(engine: Engine) -> None:
+    for who, action in (("anna", "dead.requeue"), ("ben", "dead.discard"), ("anna", "deadline"), ("anna", "pause")):
+        with engine.begin() as db:
+            audit.record(db, who=who, action=action, why=None, detail={})
+    with engine.begin() as db:
+        everything = list(audit.list_audit(db))
+
+        def found(**filters: Any) -> list[str]:
+            return [entry.action for entry in audit.list_audit(db, **filters)]
+
+        assert found() == ["pause", "deadline", "dead.discard", "dead.requeue"]
+        assert found(action="dead") == ["dead.discard", "dead.requeue"]
+        assert found(action="dead.requeue") == ["dead.requeue"]
+        assert found(action="dea") == []
+        assert found(who="anna", limit=2) == ["pause", "deadline"]
+        third = everything[2].at
+        assert found(since=third) == ["pause", "deadline", "dead.discard"]
+        assert found(until=third) == ["dead.discard", "dead.requeue"]
+        assert found(until=third, since=third + timedelta(microseconds=1)) == []
+
+
+def test_what_postgresql_cannot_store_does_not_stop_an_action_from_being_written_down(engine: Engine) -> None:
+    """A command line may hold any bytes: NUL cannot come, but half a character can."""
+    strange = b"a\xff\x00b".decode(errors="surrogateescape")
+    with engine.begin() as db:
+        audit.record(db, who=strange, action="pause", why=strange, detail={"filter": ["a\x00b", r"\u0000", strange]})
+        [found] = audit.list_audit(db)
+    assert (found.who, found.why) == ("a?\N{REPLACEMENT CHARACTER}b", "a?\N{REPLACEMENT CHARACTER}b")
+    assert found.detail == {"filter": ["a\N{REPLACEMENT CHARACTER}b", r"\u0000", "a?\N{REPLACEMENT CHARACTER}b"]}
