@@ -27,9 +27,8 @@ from events.state import CaseState, Log
 
 Json = dict[str, Any]
 EVENTS = Path(__file__).parents[2] / "events"
-PURE = sorted(
-    [*EVENTS.glob("apps/*/*.py"), *(EVENTS / f"{name}.py" for name in ("fold", "refold", "resolve", "state"))]
-)
+NAMES = ("fold", "refold", "resolve", "state", "opening_hours", "bank_holidays", "working_time")
+PURE = sorted([*EVENTS.glob("apps/*/*.py"), *(EVENTS / f"{name}.py" for name in NAMES)])
 
 
 def screened(events: list[Json], registry: EventRegistry = event_registry) -> list[Screened]:
