@@ -12,8 +12,11 @@ from zoneinfo import ZoneInfo
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from events.bank_holidays import DEFAULT_REGION, bank_holidays
 from events.errors import SettingsError
+from events.opening_hours import DEFAULT_HOURS, OpeningHours
 from events.registry import BUNDLED_APPS
+from events.working_time import WorkingTime
 
 BROKER_SCHEMES = ("redis", "rediss", "redis+socket", "amqp", "amqps")
 REDIS_SCHEMES = ("redis", "rediss", "redis+socket")
@@ -34,6 +37,8 @@ class Settings(BaseSettings):
     apps: Words = Field(BUNDLED_APPS, description="packages whose events.py is imported, separated by commas")
     data_dir: Path = Field(Path(".caselog"), description="where the embedded servers keep their data")
     time_zone: str = Field("Europe/London", description="what 'same day' and report days mean")
+    opening_hours: str = Field(DEFAULT_HOURS, description="when operators work: working minutes are counted inside")
+    bank_holidays: str = Field(DEFAULT_REGION, description="whose bank holidays are no working days; none: nobody's")
     search_context: Words = Field((), description="context values of CASE_CREATED that join the search field")
     http_host: str = Field("127.0.0.1", description="address on which the status worker listens")
     http_port: int = Field(8080, ge=1, le=65535, description="port on which the status worker listens")
@@ -73,6 +78,18 @@ class Settings(BaseSettings):
             raise ValueError("expected a time zone of the IANA database, such as Europe/London") from None
         return value
 
+    @field_validator("opening_hours")
+    @classmethod
+    def _hours(cls, value: str) -> str:
+        OpeningHours.parse(value)
+        return value
+
+    @field_validator("bank_holidays")
+    @classmethod
+    def _region(cls, value: str) -> str:
+        bank_holidays(value)
+        return value
+
     @field_validator("database_url", "broker_url", "redis_url")
     @classmethod
     def _url(cls, value: SecretStr | None, info: Any) -> SecretStr | None:
@@ -101,6 +118,11 @@ class Settings(BaseSettings):
     @property
     def zone(self) -> ZoneInfo:
         return ZoneInfo(self.time_zone)
+
+    @property
+    def working_time(self) -> WorkingTime:
+        """RULES.md §6 with these settings. Keep it while you count: it remembers each year that it has laid out."""
+        return WorkingTime(OpeningHours.parse(self.opening_hours), bank_holidays(self.bank_holidays), self.zone)
 
 
 def load_settings() -> Settings:

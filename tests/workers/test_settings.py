@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,10 @@ def test_with_nothing_set_the_defaults_are_those_of_the_design() -> None:
         ("CASELOG_TIME_ZONE", "Europe/Londn"),
         ("CASELOG_TIME_ZONE", "/etc/passwd"),
         ("CASELOG_TIME_ZONE", ""),
+        ("CASELOG_OPENING_HOURS", ""),
+        ("CASELOG_OPENING_HOURS", "mon-fri 9 to 5"),
+        ("CASELOG_BANK_HOLIDAYS", ""),
+        ("CASELOG_BANK_HOLIDAYS", "England"),
         ("CASELOG_HTTP_PORT", "0"),
         ("CASELOG_HTTP_PORT", "http"),
         ("CASELOG_BATCH_EVENTS", "-1"),
@@ -67,6 +72,18 @@ def test_several_bad_values_are_all_named_in_the_one_line(monkeypatch: pytest.Mo
     assert "CASELOG_BATCH_EVENTS: " in message
     assert "CASELOG_HTTP_PORT: " in message
     assert "\n" not in message
+
+
+def test_working_time_is_that_of_the_hours_the_bank_holidays_and_the_zone_that_are_set(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Thursday the 24th of December 2026, 16:30 in Dublin: half an hour that day, and on Friday only if one works."""
+    monkeypatch.setenv("CASELOG_TIME_ZONE", "Europe/Dublin")
+    monkeypatch.setenv("CASELOG_OPENING_HOURS", "mon-fri 09:00-17:00")
+    eve = datetime(2026, 12, 24, 16, 30, tzinfo=UTC)
+    assert load_settings().working_time.add_minutes(eve, 60) == datetime(2026, 12, 29, 9, 30, tzinfo=UTC)
+    monkeypatch.setenv("CASELOG_BANK_HOLIDAYS", "none")
+    assert load_settings().working_time.add_minutes(eve, 60) == datetime(2026, 12, 25, 9, 30, tzinfo=UTC)
 
 
 def test_a_bad_url_is_refused_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
