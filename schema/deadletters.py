@@ -104,3 +104,9 @@ def newest_age_s(db: Connection) -> float | None:
         text("select extract(epoch from clock_timestamp() - max(received_at))::float8 from dead_letter")
     ).scalar_one()
     return age_s
+
+
+def count_by_reason(db: Connection) -> dict[str, int]:
+    """How many dead letters there are now, by reason; reasons without any are left out."""
+    found = db.execute(text("select reason, count(*) from dead_letter group by reason"))
+    return {row.reason: row[1] for row in found}

@@ -11,7 +11,9 @@ from litestar import Litestar, MediaType, Request, Response, route
 from litestar.enums import HttpMethod
 from litestar.exceptions import HTTPException
 from litestar.types import HTTPResponseStartEvent, Message, Scope
+from prometheus_client import CONTENT_TYPE_LATEST
 
+from workers.exposition import Exposition
 from workers.health import ALL, READY, Check, Health
 from workers.logs import get_logger
 from workers.settings import Settings
@@ -38,6 +40,7 @@ _HOME: Final = """<!doctype html>
 <li><a href="healthcheck.json">healthcheck.json</a>: is all well, and what is not?</li>
 <li><a href="readyz">readyz</a>: do the database and the broker answer?</li>
 <li><a href="livez">livez</a>: does this process answer?</li>
+<li><a href="metrics">metrics</a>: the numbers, for Prometheus</li>
 <li><a href="ping.json">ping.json</a>: which version runs?</li>
 </ul>
 </body>
@@ -63,7 +66,7 @@ def checks_json(checks: dict[str, Check]) -> bytes:
     )
 
 
-def make_app(settings: Settings, health: Health) -> Litestar:
+def make_app(settings: Settings, health: Health, exposition: Exposition) -> Litestar:
     """The web application. What looks at servers runs in threads: a slow database keeps no other page waiting."""
 
     @route("/", http_method=_READ, media_type=MediaType.HTML, sync_to_thread=False)
@@ -88,8 +91,12 @@ def make_app(settings: Settings, health: Health) -> Litestar:
     def healthcheck_json() -> Response[bytes]:
         return _checked(health.check())
 
+    @route("/metrics", http_method=_READ, sync_to_thread=True)
+    def metrics() -> Response[bytes]:
+        return Response(exposition.render(), media_type=CONTENT_TYPE_LATEST)
+
     return Litestar(
-        [home, ping_json, livez, readyz, healthcheck_json],
+        [home, ping_json, livez, readyz, healthcheck_json, metrics],
         before_send=[_add_headers],
         exception_handlers={HTTPException: _refused, Exception: _failed},
         # The documentation pages that Litestar offers load scripts from a CDN.

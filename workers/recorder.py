@@ -40,8 +40,9 @@ class Recorder:
         batch_events: int,
         batch_age_s: float,
         heartbeat: Heartbeat,
-        after_commit: Callable[[Recorded], None],
+        after_commit: Callable[[Recorded, list[float]], None],
     ) -> None:
+        """`after_commit` is told what became of a batch, and for each event the seconds since its arrival here."""
         self._broker_url = broker_url
         self._recording = recording
         self._batch_events = batch_events
@@ -51,6 +52,7 @@ class Recorder:
         self._stopping = threading.Event()
         self._inbox: deque[Any] = deque()
         self._messages: list[Message] = []
+        self._arrivals_s: list[float] = []
         self._last: Any = None
         self._events = 0
 
@@ -97,7 +99,7 @@ class Recorder:
 
     def _take(self, message: Any) -> None:
         # As it came: what is decoded is ten times as large, and only the batch in hand needs to be.
-        self._inbox.append(message)
+        self._inbox.append((time.monotonic(), message))
 
     def _fill(self, connection: Connection) -> None:
         """Wait for a first message, then take more until the batch is full or its first message is old enough."""
@@ -106,8 +108,9 @@ class Recorder:
             if self._inbox:
                 if not self._messages:
                     deadline = time.monotonic() + self._batch_age_s
-                self._last = self._inbox.popleft()
+                arrived_s, self._last = self._inbox.popleft()
                 self._messages.append(decode(self._last.body))
+                self._arrivals_s += [arrived_s] * len(self._messages[-1].events)
                 self._events += len(self._messages[-1].events)
                 continue
             left_s = deadline - time.monotonic()
@@ -131,11 +134,13 @@ class Recorder:
                 if self._wait(connection, delay_s):
                     return False
                 delay_s = min(delay_s * 2, LONGEST_DELAY_S)
+        committed_s = time.monotonic()
+        waits_s = [committed_s - arrived_s for arrived_s in self._arrivals_s]
         self._last.channel.basic_ack(self._last.delivery_tag, multiple=True)
         events = self._events
         self._forget()
         self._heartbeat.beat(events=events)
-        self._after_commit(recorded)
+        self._after_commit(recorded, waits_s)
         return True
 
     def _wait(self, connection: Connection, seconds: float) -> bool:
@@ -149,7 +154,7 @@ class Recorder:
 
     def _forget(self) -> None:
         """The batch in hand is done with."""
-        self._messages, self._last, self._events = [], None, 0
+        self._messages, self._arrivals_s, self._last, self._events = [], [], None, 0
 
 
 def _close(connection: Connection) -> None:

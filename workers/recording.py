@@ -6,6 +6,7 @@ transaction; calling `record` again with the same messages changes nothing (DESI
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ from sqlalchemy.exc import DBAPIError
 from events.errors import CaselogError, EventError, EventFailed, UnknownCase
 from events.fold import Plan, fold
 from events.message import Event, Malformed, Message, decode
-from events.refold import refold
+from events.refold import Past, refold
 from events.registry import EventRegistry
 from events.resolve import Rules, Screened, failure, screen
 from schema import deadletters, definitions, parking, reports, store
@@ -58,7 +59,12 @@ class Entry(msgspec.Struct, frozen=True):
 
 
 class Recorded(msgspec.Struct):
-    """What became of a batch, in events; `dead` by reason. `deltas` were posted, `hastened` parked events are due."""
+    """What became of a batch, in events; `dead` by reason. `deltas` were posted, `hastened` parked events are due.
+
+    For the metrics: `codes` counts what was recorded by (key, code); `ages_s` are its seconds from each event's time to
+    the commit, by the database's clock; `transactions_s` is what each transaction took; `refolds` counts the logs of a
+    "case" and stretches of an "actor" that late events made us fold anew.
+    """
 
     recorded: int = 0
     suppressed: int = 0
@@ -67,6 +73,10 @@ class Recorded(msgspec.Struct):
     dead: Counter[str] = msgspec.field(default_factory=Counter)
     deltas: int = 0
     hastened: int = 0
+    codes: Counter[tuple[str, str]] = msgspec.field(default_factory=Counter)
+    ages_s: list[float] = msgspec.field(default_factory=list)
+    transactions_s: list[float] = msgspec.field(default_factory=list)
+    refolds: Counter[str] = msgspec.field(default_factory=Counter)
 
     def add(self, other: Recorded) -> None:
         for name in self.__struct_fields__:
@@ -92,6 +102,11 @@ class Recording:
         self._give_up_parked_s = give_up_parked_s
         # The (key, code) whose definitions are known to be kept: a batch that uses no other asks nothing.
         self._kept: set[tuple[str, str]] = set()
+
+    @property
+    def engine(self) -> Engine:
+        """The database that is recorded in."""
+        return self._engine
 
     def record(self, messages: Sequence[Message]) -> Recorded:
         """Record the events of these messages. When it returns, each is in the log, parked or a dead letter.
@@ -136,11 +151,16 @@ class Recording:
 
     def _with_retries(self, work: Callable[[Connection, bool], Recorded]) -> Recorded:
         for attempt in range(ATTEMPTS):
+            started_s = time.perf_counter()
             try:
                 with _translated(), self._engine.begin() as db:
-                    return work(db, attempt > 0)
+                    recorded = work(db, attempt > 0)
             except Contended:
                 continue
+            took_s = time.perf_counter() - started_s
+            recorded.transactions_s = [took_s]
+            recorded.ages_s = [age_s + took_s for age_s in recorded.ages_s]
+            return recorded
         raise DatabaseAway(
             f"other recorders changed the same cases {ATTEMPTS} times in a row: the batch is tried again"
         )
@@ -160,7 +180,8 @@ class Recording:
         result.add(self._park(db, [entries[at] for at in plan.parked]))
         waiting = set(plan.parked)
         self._unpark(db, [entry for at, entry in enumerate(entries) if at not in waiting])
-        used = {(log.key, log.code) for log in plan.logs} - self._kept
+        _measure(result, plan, past, now)
+        used = result.codes.keys() - self._kept
         if used:
             self._kept |= definitions.keep(db, [self._registry.get_code(*name) for name in used])
         return result
@@ -251,6 +272,14 @@ class Recording:
         done = [_identity(entry) for entry in entries if entry.parked is not None]
         if done:
             parking.unpark(db, done)
+
+
+def _measure(result: Recorded, plan: Plan, past: Past | None, now: datetime) -> None:
+    """For the metrics; the ages as they are at the start of the transaction, which is what the database's now is."""
+    result.codes = Counter([(log.key, log.code) for log in plan.logs])
+    result.ages_s = [(now - log.occurred_at).total_seconds() for log in plan.logs]
+    if past is not None:
+        result.refolds = Counter(case=len(past.cases), actor=sum(map(len, past.windows.values())))
 
 
 def _identity(entry: Entry) -> tuple[str, str]:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Final
 
 import redis
+from sqlalchemy import Engine, QueuePool
 
 from events.publisher import Publisher
 from events.registry import autodiscover, event_registry
@@ -14,11 +17,13 @@ from events.resolve import Rules
 from schema.connection import make_engine
 from workers.heartbeat import Heartbeat
 from workers.logs import configure_logs, get_logger
+from workers.metrics import Tally, tally_batch
 from workers.recorder import Recorder
 from workers.recording import Recorded, Recording
 from workers.services import Services, redis_py_url
 from workers.settings import Settings
 from workers.tasks import AGGREGATE, RETRY_PARKED, WORKER_THREADS, Nudge, declare_tasks, make_broker, run_tasks
+from workers.totals import Flusher, Gauges, impatient_redis
 
 CLIENT_TIMEOUT_S: Final = 5
 
@@ -60,7 +65,10 @@ def run_recorder(settings: Settings, services: Services) -> None:
     client = make_redis(services)
     nudge = Nudge(client)
 
-    def after_commit(recorded: Recorded) -> None:
+    tally = Tally()
+
+    def after_commit(recorded: Recorded, waits_s: list[float]) -> None:
+        tally_batch(tally, recorded, receipts_s=waits_s)
         if recorded.deltas:
             nudge(AGGREGATE)
         if recorded.hastened:
@@ -78,7 +86,8 @@ def run_recorder(settings: Settings, services: Services) -> None:
     )
     recorder.stop_on_signals()
     get_logger().info("recorder started", pid=os.getpid(), events=len(event_registry.all()))
-    recorder.run()
+    with flushing("recorder", services, tally, recording.engine):
+        recorder.run()
 
 
 def run_task_worker(settings: Settings, services: Services) -> None:
@@ -89,10 +98,29 @@ def run_task_worker(settings: Settings, services: Services) -> None:
     recording = make_recording(settings, services, connections=WORKER_THREADS)
     engine = make_engine(services.database_url, application="caselog tasks", connections=WORKER_THREADS)
     heartbeat = Heartbeat(client, "tasks")
-    declare_tasks(broker, engine, recording, heartbeat)
+    tally = Tally()
+    declare_tasks(broker, engine, recording, heartbeat, tally)
     get_logger().info("tasks started", pid=os.getpid())
-    run_tasks(broker)
+    with flushing("tasks", services, tally, engine, recording.engine):
+        run_tasks(broker)
     heartbeat.stop()
+
+
+@contextmanager
+def flushing(role: str, services: Services, tally: Tally, *engines: Engine) -> Iterator[None]:
+    """Within, the tally's increments and the use of the engines' pools are carried to Redis once a second."""
+    pools = [engine.pool for engine in engines if isinstance(engine.pool, QueuePool)]
+
+    def gauges() -> Gauges:
+        in_use, size = sum(pool.checkedout() for pool in pools), sum(pool.size() for pool in pools)
+        return Gauges(role=role, pool_in_use=in_use, pool_size=size)
+
+    flusher = Flusher(impatient_redis(services), tally, gauges)
+    flusher.start()
+    try:
+        yield
+    finally:
+        flusher.stop()
 
 
 def run_demo(services: Services) -> None:

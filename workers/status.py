@@ -16,6 +16,7 @@ from redis.retry import Retry
 
 from events.errors import SettingsError
 from schema.connection import make_engine
+from workers.exposition import Exposition
 from workers.health import Health
 from workers.logs import configure_logs, get_logger
 from workers.pages import checks_json, make_app, versions
@@ -23,8 +24,8 @@ from workers.ping import answer_pings
 from workers.services import Services, redis_py_url
 from workers.settings import Settings
 
-# Three checks ask the database, each in a thread of its own.
-DATABASE_CONNECTIONS: Final = 3
+# Three checks and /metrics ask the database, each in a thread of its own.
+DATABASE_CONNECTIONS: Final = 4
 REDIS_TIMEOUT_S: Final = 2
 # A request may be waiting for a check; it has this long to be answered after SIGTERM.
 LAST_REQUESTS_S: Final = 1
@@ -43,10 +44,12 @@ def run_status(settings: Settings, services: Services) -> None:
     stopping = threading.Event()
     with listen(settings.http_host, settings.http_port) as listener:
         engine = make_engine(services.database_url, application="caselog status", connections=DATABASE_CONNECTIONS)
-        health = Health(engine, services.broker_url, _redis_client(services), settings)
+        client = _redis_client(services)
+        health = Health(engine, services.broker_url, client, settings)
+        exposition = Exposition(engine, services.broker_url, client, health, versions(settings))
         server = uvicorn.Server(
             uvicorn.Config(
-                make_app(settings, health),
+                make_app(settings, health, exposition),
                 log_config=None,
                 access_log=False,
                 server_header=False,

@@ -19,6 +19,7 @@ from sqlalchemy import Engine
 from schema import reports
 from workers.heartbeat import Heartbeat
 from workers.logs import get_logger
+from workers.metrics import AGGREGATED, Tally, tally_retry
 from workers.recording import DatabaseAway, Recording
 
 NAMESPACE: Final = "caselog"
@@ -59,7 +60,9 @@ class Nudge:
             get_logger().warning("a task could not be nudged; the schedule runs it a second later", task=task)
 
 
-def declare_tasks(broker: RedisBroker, engine: Engine, recording: Recording, heartbeat: Heartbeat) -> None:
+def declare_tasks(
+    broker: RedisBroker, engine: Engine, recording: Recording, heartbeat: Heartbeat, tally: Tally
+) -> None:
     """Declare every actor on the broker."""
     client: redis.Redis = broker.client
 
@@ -72,6 +75,7 @@ def declare_tasks(broker: RedisBroker, engine: Engine, recording: Recording, hea
             with engine.begin() as db:
                 taken = reports.drain_outbox(db, DRAIN_DELTAS)
             heartbeat.beat(events=taken, idle=taken == 0)
+            tally.count(AGGREGATED, taken)
 
     @dramatiq.actor(broker=broker, queue_name=QUEUE, actor_name=RETRY_PARKED, max_retries=0, periodic=EverySecond())
     def retry_parked() -> None:
@@ -81,6 +85,7 @@ def declare_tasks(broker: RedisBroker, engine: Engine, recording: Recording, hea
         except DatabaseAway as error:
             get_logger().warning("parked events wait for the database", error=str(error))
             return
+        tally_retry(tally, recorded)
         if recorded.deltas:
             broker.enqueue(_message(AGGREGATE))
 
