@@ -69,6 +69,10 @@ class EventRejected(EventError):
     reason = "rejected"
 
 
+class IdentityTaken(EventRejected):
+    """Another event with the same source and id is in the log: the first stands (docs/decisions/0080)."""
+
+
 class EventFailed(EventError):
     """An event rule raised something unexpected; the message carries the traceback."""
 

@@ -31,10 +31,19 @@ class Parked(msgspec.Struct, frozen=True, kw_only=True):
 _COLUMNS: Final = ("source", "event_id", "key", "case_reference", "raw")
 
 
-def park(db: Connection, events: Sequence[Parked]) -> None:
-    """Park events for the first time; one that is parked already stays as it is."""
+def park(db: Connection, events: Sequence[Parked]) -> dict[tuple[str, str], bytes | None]:
+    """Park events for the first time; one that is parked already stays as it is.
+
+    Returns the bytes of those that were, by (source, event_id): whether the new one says the same is for others to
+    say. None for one that somebody unparked meanwhile: roll back and look again.
+    """
     values = sorted((e.source, e.event_id, e.key, e.case_reference, e.raw) for e in events)
-    db.execute(_PARK, {**rows.transposed(_COLUMNS, values), "delay": FIRST_DELAY_S})
+    parked = db.execute(_PARK, {**rows.transposed(_COLUMNS, values), "delay": FIRST_DELAY_S}).all()
+    if len(parked) == len(values):
+        return {}
+    names = {row[:2] for row in values} - {tuple(row) for row in parked}
+    found = db.execute(_PARKED_ALREADY, _identities(names))
+    return dict.fromkeys(names) | {(row.source, row.event_id): row.raw for row in found}
 
 
 _PARK: Final = text(
@@ -42,8 +51,15 @@ _PARK: Final = text(
     insert into parked ({rows.names(_COLUMNS)}, attempts, due_at)
     select {rows.selected(tables.parked, _COLUMNS)}, 1, now() + make_interval(secs => :delay)
     from {rows.unnest(tables.parked, _COLUMNS)}
-    on conflict (source, event_id) do nothing
+    on conflict (source, event_id) do nothing returning source, event_id
     """  # noqa: S608 - column names of our own tables
+)
+_PARKED_ALREADY: Final = text(
+    """
+    select parked.source, parked.event_id, parked.raw
+    from unnest(cast(:sources as text[]), cast(:ids as text[])) as other(source, event_id)
+    join parked on parked.source = other.source and parked.event_id = other.event_id
+    """
 )
 
 

@@ -144,6 +144,21 @@ _CASE_LOGS: Final = text(
 )
 
 
+def logs_of(db: Connection, events: Collection[tuple[str, str]]) -> dict[tuple[str, str], Log]:
+    """The log entry of each of the (source, event_id) that is recorded."""
+    names = {"sources": [source for source, _ in events], "ids": [event_id for _, event_id in events]}
+    return {(log.source, log.event_id): log for log in map(stored_log, db.execute(_LOGS_OF, names))}
+
+
+_LOGS_OF: Final = text(
+    f"""
+    select {", ".join(f"log.{name}" for name in LOG_COLUMNS)}
+    from unnest(cast(:sources as text[]), cast(:ids as text[])) as event(source, event_id)
+    join log on log.source = event.source and log.event_id = event.event_id
+    """  # noqa: S608 - column names of our own tables
+)
+
+
 def stored_log(row: Sequence[Any]) -> Log:
     """A row of LOG_COLUMNS."""
     return Log(**dict(zip(_LOG_FIELDS, row, strict=True)))

@@ -24,10 +24,12 @@ from events.message import Event, Malformed, Message, decode
 from events.refold import Past, refold
 from events.registry import EventRegistry
 from events.resolve import Rules, Screened, failure, screen
-from schema import deadletters, definitions, parking, reports, store
+from events.sameness import refuse_another, refuse_another_than_parked
+from schema import deadletters, definitions, parking, past, reports, store
 from schema.deadletters import DeadLetter
 from schema.parking import Parked
-from workers.loading import load
+from workers.loading import Identity, load
+from workers.namesakes import turns
 
 ATTEMPTS: Final = 10
 PARKED_EVENTS: Final = 500
@@ -130,8 +132,29 @@ class Recording:
     def _in_transactions(self, entries: list[Entry]) -> Recorded:
         total = Recorded()
         for start in range(0, len(entries), self._transaction_events):
-            total.add(self._bisecting(entries[start : start + self._transaction_events]))
+            batch = entries[start : start + self._transaction_events]
+            own, others, duplicates = turns(batch)
+            total.add(self._bisecting(own))
+            total.duplicates += duplicates
+            taken: set[Identity] = set()
+            if others:
+                namesakes = [entry for turn in others for entry in turn]
+                settled, taken = self._settle_taken(namesakes)
+                total.add(settled)
+            for turn in others:
+                if free := [entry for entry in turn if _identity(entry) not in taken]:
+                    total.add(self._bisecting(free))
         return total
+
+    def _settle_taken(self, entries: list[Entry]) -> tuple[Recorded, set[Identity]]:
+        """Be done at once with those whose names stand in the log; which names these are."""
+
+        def settle(db: Connection, _: bool) -> Recorded:  # noqa: FBT001 - as `_with_retries` calls it
+            taken.update(store.recorded_events(db, {_identity(entry) for entry in entries}))
+            return self._set_aside(db, [(entry, None) for entry in entries if _identity(entry) in taken])
+
+        taken: set[Identity] = set()
+        return self._with_retries(settle), taken
 
     def _bisecting(self, entries: list[Entry]) -> Recorded:
         """Record a batch; where a row of it is refused, halve it until the one event to blame is alone."""
@@ -167,16 +190,19 @@ class Recording:
 
     def _batch(self, db: Connection, entries: list[Entry], *, is_retry: bool) -> Recorded:
         now, ids = store.clock_and_ids(db, len(entries))
-        screened, refused, duplicates = self._screen(entries, now + self._rules.future_tolerance)
-        world, past, known = load(db, screened, self._registry, suspect_all=is_retry)
+        screened, refused = self._screen(entries, now + self._rules.future_tolerance)
+        world, earlier, known = load(db, screened, self._registry, suspect_all=is_retry)
         fresh = [entry for entry in screened if (entry.event.source, entry.event.id) not in known]
-        if past is None:
+        if earlier is None:
             plan = fold(fresh, world, self._registry, self._rules, iter(ids))
         else:
-            plan = refold(fresh, world, past, self._registry, self._rules, iter(ids))
+            plan = refold(fresh, world, earlier, self._registry, self._rules, iter(ids))
         result = self._store(db, plan)
-        result.duplicates += duplicates + len(known)
-        result.add(self._set_aside(db, refused + [(entries[at], error) for at, error in plan.refused]))
+        refused += [(entries[at], error) for at, error in plan.refused]
+        again: list[tuple[Entry, EventError | None]] = [
+            (entries[s.position], None) for s in screened if (s.event.source, s.event.id) in known
+        ]
+        result.add(self._set_aside(db, [*again, *refused]))
         result.add(self._park(db, [entries[at] for at in plan.parked]))
         waiting = set(plan.parked)
         self._unpark(db, [entry for at, entry in enumerate(entries) if at not in waiting])
@@ -186,27 +212,19 @@ class Recording:
             self._kept |= definitions.keep(db, [self._registry.get_code(*name) for name in used])
         return result
 
-    def _screen(
-        self, entries: list[Entry], latest: datetime
-    ) -> tuple[list[Screened], list[tuple[Entry, EventError]], int]:
-        """The events that may be folded, those refused for what they say themselves, and how many came twice."""
+    def _screen(self, entries: list[Entry], latest: datetime) -> tuple[list[Screened], list[tuple[Entry, EventError]]]:
+        """The events that may be folded, and those refused for what they say themselves."""
         screened: list[Screened] = []
         refused: list[tuple[Entry, EventError]] = []
-        seen: set[tuple[str, str]] = set()
         for position, entry in enumerate(entries):
             if isinstance(entry.item, Malformed):
                 refused.append((entry, entry.item.error))
                 continue
-            identity = (entry.item.source, entry.item.id)
-            if identity in seen:
-                continue
-            seen.add(identity)
             try:
                 screened.append(screen(position, entry.item, self._registry, latest))
             except EventError as error:
                 refused.append((entry, error))
-        malformed = sum(isinstance(entry.item, Malformed) for entry in entries)
-        return screened, refused, len(entries) - malformed - len(seen)
+        return screened, refused
 
     def _store(self, db: Connection, plan: Plan) -> Recorded:
         created = [plan.cases[reference] for reference in plan.created]
@@ -236,18 +254,21 @@ class Recording:
         suppressed = sum(log.suppressed for log in plan.logs)
         return Recorded(recorded=len(plan.logs), suppressed=suppressed, deltas=len(deltas), hastened=hastened)
 
-    def _set_aside(self, db: Connection, refused: list[tuple[Entry, EventError]]) -> Recorded:
-        """Write dead letters; a redelivered event that the log has already is none, whatever is wrong with it now."""
+    def _set_aside(self, db: Connection, refused: Sequence[tuple[Entry, EventError | None]]) -> Recorded:
+        """Write dead letters; an event that the log has already is none, whatever is wrong with it now.
+
+        Another event under a recorded one's (source, id) is one, and says so. None: the event is known to be recorded.
+        """
         if not refused:
             return Recorded()
-        recorded = store.recorded_events(
-            db, [(e.item.source, e.item.id) for e, _ in refused if isinstance(e.item, Event)]
-        )
-        dead = [
-            _dead_letter(entry, error)
-            for entry, error in refused
-            if isinstance(entry.item, Malformed) or (entry.item.source, entry.item.id) not in recorded
-        ]
+        logs = past.logs_of(db, [_identity(entry) for entry, _ in refused if isinstance(entry.item, Event)])
+        dead = []
+        for entry, error in refused:
+            fault = error
+            if isinstance(entry.item, Event) and (log := logs.get(_identity(entry))) is not None:
+                fault = refuse_another(entry.item, log)
+            if fault is not None:
+                dead.append(_dead_letter(entry, fault))
         deadletters.set_aside(db, dead)
         return Recorded(duplicates=len(refused) - len(dead), dead=Counter(letter.reason for letter in dead))
 
@@ -258,14 +279,33 @@ class Recording:
         again = [
             entry for entry in waiting if entry.parked is not None and entry.parked.age_s <= self._give_up_parked_s
         ]
-        if fresh:
-            parking.park(db, [_parked(entry) for entry in fresh])
+        others = self._park_first(db, fresh) if fresh else Recorded()
         if again:
             parking.put_off(db, [_identity(entry) for entry in again])
         given_up = self._set_aside(db, [(entry, _unknown_case(entry)) for entry in old])
         self._unpark(db, old)
-        given_up.parked = len(fresh) + len(again)
+        given_up.parked = len(fresh) + len(again) - others.dead.total()
+        given_up.add(others)
         return given_up
+
+    @staticmethod
+    def _park_first(db: Connection, entries: list[Entry]) -> Recorded:
+        """Park events that never were; another one under the (source, id) of a parked event is a dead letter."""
+        parked = parking.park(db, [_parked(entry) for entry in entries])
+        dead = []
+        for entry in entries:
+            if _identity(entry) not in parked:
+                continue
+            if (raw := parked[_identity(entry)]) is None:
+                raise Contended
+            item, before = entry.item, decode(raw).events[0]
+            assert isinstance(item, Event)
+            assert isinstance(before, Event)
+            if (fault := refuse_another_than_parked(item, before)) is not None:
+                dead.append(_dead_letter(entry, fault))
+        if dead:
+            deadletters.set_aside(db, dead)
+        return Recorded(dead=Counter(letter.reason for letter in dead))
 
     @staticmethod
     def _unpark(db: Connection, entries: list[Entry]) -> None:
