@@ -206,7 +206,7 @@ class Recording:
         result.add(self._park(db, [entries[at] for at in plan.parked]))
         waiting = set(plan.parked)
         self._unpark(db, [entry for at, entry in enumerate(entries) if at not in waiting])
-        _measure(result, plan, past, now)
+        _measure(result, plan, earlier, now)
         used = result.codes.keys() - self._kept
         if used:
             self._kept |= definitions.keep(db, [self._registry.get_code(*name) for name in used])
@@ -314,12 +314,12 @@ class Recording:
             parking.unpark(db, done)
 
 
-def _measure(result: Recorded, plan: Plan, past: Past | None, now: datetime) -> None:
+def _measure(result: Recorded, plan: Plan, earlier: Past | None, now: datetime) -> None:
     """For the metrics; the ages as they are at the start of the transaction, which is what the database's now is."""
     result.codes = Counter([(log.key, log.code) for log in plan.logs])
     result.ages_s = [(now - log.occurred_at).total_seconds() for log in plan.logs]
-    if past is not None:
-        result.refolds = Counter(case=len(past.cases), actor=sum(map(len, past.windows.values())))
+    if earlier is not None:
+        result.refolds = Counter(case=len(earlier.cases), actor=sum(map(len, earlier.windows.values())))
 
 
 def _identity(entry: Entry) -> tuple[str, str]:
