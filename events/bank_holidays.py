@@ -42,7 +42,6 @@ def bank_holidays(region: str) -> Holidays:
 
     @lru_cache(maxsize=256)
     def of_year(year: int) -> frozenset[date]:
-        found = holidays.country_holidays(country, subdiv=part or None, years=year)
-        return frozenset(day for day in found if day.year == year)
+        return frozenset(holidays.country_holidays(country, subdiv=part or None, years=year))
 
     return of_year

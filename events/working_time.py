@@ -11,6 +11,7 @@ then adding minutes is two binary searches, however many there are. Instants are
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
+from calendar import isleap
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
@@ -31,9 +32,10 @@ HOLDING_LETTER_DAYS: Final = 1
 FULL_RESPONSE_DAYS: Final = 15
 """What a complaint is owed, in working days after its creation."""
 
-# A local date may lie a day off the one in UTC, so the calendar's first and last year cannot be laid out in full.
+# Python's calendar has the years 1 to 9999. A local date may lie a day off the one in UTC, so that of its first year
+# nothing is laid out, and of its last all but the last day: whatever an event may name (up to 9998) has its deadlines.
 FIRST_YEAR: Final = 2
-LAST_YEAR: Final = 9998
+LAST_YEAR: Final = 9999
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _EPOCH_ORDINAL: Final = _EPOCH.toordinal()
@@ -43,8 +45,9 @@ _MICROSECOND: Final = timedelta(microseconds=1)
 _MINUTE: Final = 60_000_000
 _DAY: Final = 1440 * _MINUTE
 
-# 128 years are 4 MB; a log's callbacks are of a few.
+# 128 years are 4 MB; a log's callbacks are of a few. A complaint's deadlines depend on its day: 2,048 are five years.
 _YEARS_KEPT: Final = 128
+_DAYS_KEPT: Final = 2048
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,7 @@ class WorkingTime:
     """The working time of an office: its opening hours, its bank holidays and its time zone.
 
     Moments are aware datetimes of any time zone; what is given back is in UTC. Raises ValueError for a naive moment or
-    a negative count, and OverflowError where the answer would lie outside of the years 2 to 9998.
+    a negative count, and OverflowError where the answer would lie outside of the years 2 to 9999.
     """
 
     def __init__(self, hours: OpeningHours, holidays: Holidays, zone: tzinfo) -> None:
@@ -68,6 +71,7 @@ class WorkingTime:
         self._holidays = holidays
         self._zone = zone
         self._year = lru_cache(maxsize=_YEARS_KEPT)(self._laid_out)
+        self._day_after = lru_cache(maxsize=_DAYS_KEPT)(self._counted_on)
 
     def add_minutes(self, moment: datetime, minutes: int) -> datetime:
         """The moment by which so many working minutes have passed, counted from `moment` or the next opening.
@@ -78,7 +82,8 @@ class WorkingTime:
         """
         _check(moment, minutes)
         at = _instant(moment)
-        number = moment.astimezone(UTC).year
+        # The year that has the microsecond before: midnight on New Year's Eve may be a closing of the old year.
+        number = (moment.astimezone(UTC) - _MICROSECOND).year
         year = self._year(number)
         index = bisect_right(year.starts, at) - 1  # the last span that began
         if minutes == 0 and index >= 0 and at <= year.ends[index]:
@@ -105,12 +110,7 @@ class WorkingTime:
         if days == 0:
             return moment.astimezone(UTC)
         local = moment.astimezone(self._zone)
-        day = local.date()
-        while days:
-            day += timedelta(days=1)
-            if day.weekday() != _SUNDAY and day not in self._holidays(day.year):
-                days -= 1
-        return self._first_at(day, local.time())
+        return self._first_at(self._day_after(local.date(), days), local.time())
 
     def _worked(self, number: int, target: int) -> datetime:
         """The first moment by which, since the beginning of that year, so much is worked (microseconds, not 0)."""
@@ -128,12 +128,12 @@ class WorkingTime:
     def _laid_out(self, number: int) -> _Year:
         if not FIRST_YEAR <= number <= LAST_YEAR:
             raise OverflowError(f"working time is known in the years {FIRST_YEAR} to {LAST_YEAR}, not in {number}")
-        spans = sorted(self._open(number))
+        spans = list(self._open(number))
         worked = accumulate(end - start for start, end in spans)
         return _Year([start for start, _ in spans], [end for _, end in spans], list(worked))
 
     def _open(self, number: int) -> Iterator[tuple[int, int]]:
-        """The spans of instants in a year of UTC at which the office is open, in no order."""
+        """The spans of instants in a year of UTC at which the office is open, in order."""
         for begin, end in pairwise(self._changes(number)):
             offset = self._offset(begin)
             for day in range((begin + offset) // _DAY, (end + offset - 1) // _DAY + 1):
@@ -150,7 +150,9 @@ class WorkingTime:
 
     def _changes(self, number: int) -> list[int]:
         """The instants that begin and end the year, and those between at which the zone's offset changes."""
-        begin, end = _instant(datetime(number, 1, 1, tzinfo=UTC)), _instant(datetime(number + 1, 1, 1, tzinfo=UTC))
+        begin = _instant(datetime(number, 1, 1, tzinfo=UTC))
+        end = begin + (365 + isleap(number) - (number == LAST_YEAR)) * _DAY
+        # A look a day finds them all: no zone of the IANA database has two changes within three days.
         days = range(begin, end + 1, _DAY)
         offsets = [self._offset(day) for day in days]
         changed = [(a, b) for (a, x), (b, y) in pairwise(zip(days, offsets, strict=True)) if x != y]
@@ -170,6 +172,14 @@ class WorkingTime:
     def _is_holiday(self, day: int) -> bool:
         there = date.fromordinal(_EPOCH_ORDINAL + day)
         return there in self._holidays(there.year)
+
+    def _counted_on(self, day: date, days: int) -> date:
+        """The date that is so many working days after one."""
+        while days:
+            day += timedelta(days=1)
+            if day.weekday() != _SUNDAY and day not in self._holidays(day.year):
+                days -= 1
+        return day
 
     def _first_at(self, day: date, clock: time) -> datetime:
         """The first moment at which the clock on the wall shows that day and time, or a later one if it never does."""

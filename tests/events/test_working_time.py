@@ -96,6 +96,19 @@ def test_adding_minutes_is_looking_at_the_clock_every_minute(office: Office, mom
     assert WorkingTime(*office).add_minutes(moment, minutes) == stepped(office, moment, minutes)
 
 
+@pytest.mark.parametrize("zone", [*ZONES, "Pacific/Kiritimati"])
+@pytest.mark.parametrize("minutes", [0, 1, 480])
+@pytest.mark.parametrize("year", [1994, 2026])
+def test_a_year_ends_like_any_other_day(zone: str, minutes: int, year: int) -> None:
+    """In any zone, whose year ends before or after UTC's; Kiritimati had no 31st of December 1994."""
+    for hours in ("mon-sun 00:00-24:00", "mon-sun 18:00-24:00", "mon-thu 02:00-13:00, sun 03:00-12:00"):
+        office = (OpeningHours.parse(hours), no_holidays, ZoneInfo(zone))
+        working_time = WorkingTime(*office)
+        for hour in range(-36, 36, 4):
+            moment = (datetime(year + 1, 1, 1, tzinfo=UTC) + timedelta(hours=hour)).astimezone(office[2])
+            assert working_time.add_minutes(moment, minutes) == stepped(office, moment.astimezone(UTC), minutes)
+
+
 # --- laws ---
 
 
@@ -133,6 +146,7 @@ def test_a_moment_is_the_same_in_every_time_zone(moment: datetime, minutes: int,
     there = moment.astimezone(ZoneInfo(zone))
     assert OFFICE.add_minutes(there, minutes) == OFFICE.add_minutes(moment, minutes)
     assert OFFICE.add_days(there, minutes % 20) == OFFICE.add_days(moment, minutes % 20)
+    assert OFFICE.add_minutes(there, minutes).tzinfo is OFFICE.add_days(there, minutes % 20).tzinfo is UTC
 
 
 # --- RULES.md §6, its examples and its calendar ---
@@ -206,9 +220,12 @@ def test_the_distant_past_and_future_are_counted_too(year: int, weeks: int) -> N
 
 
 def test_beyond_the_calendar_it_overflows() -> None:
-    with pytest.raises(OverflowError, match="2 to 9998"):
-        OFFICE.add_minutes(datetime(9998, 12, 31, 19, tzinfo=UTC), 1_000)
-    with pytest.raises(OverflowError, match="2 to 9998"):
+    assert OFFICE.add_minutes(datetime(9998, 12, 31, 19, tzinfo=UTC), 120) == datetime(9999, 1, 1, 10, tzinfo=UTC)
+    with pytest.raises(OverflowError, match="2 to 9999"):
+        OFFICE.add_minutes(datetime(9999, 12, 30, 19, tzinfo=UTC), 120)
+    with pytest.raises(OverflowError, match="2 to 9999"):
+        OFFICE.add_minutes(datetime(1, 6, 1, tzinfo=UTC), 0)
+    with pytest.raises(OverflowError):
         OFFICE.add_minutes(datetime(1, 1, 1, tzinfo=UTC), 0)
     with pytest.raises(OverflowError):
         OFFICE.add_days(datetime(9999, 12, 31, tzinfo=UTC), 2)
@@ -274,3 +291,5 @@ def test_a_time_that_comes_twice_is_due_the_first_time() -> None:
     second = datetime(2025, 10, 30, 21, 30, tzinfo=UTC)
     assert office.add_days(second, 0) == second
     assert office.add_days(second, 1) == datetime(2025, 10, 31, 21, 30, tzinfo=UTC)
+    # 52 weeks later, on the next day that has 23:30 twice.
+    assert office.add_days(second, 52 * 6) == datetime(2026, 10, 29, 20, 30, tzinfo=UTC)
