@@ -77,13 +77,13 @@ def test_several_bad_values_are_all_named_in_the_one_line(monkeypatch: pytest.Mo
 def test_working_time_is_that_of_the_hours_the_bank_holidays_and_the_zone_that_are_set(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Thursday the 24th of December 2026, 16:30 in Dublin: half an hour that day, and on Friday only if one works."""
-    monkeypatch.setenv("CASELOG_TIME_ZONE", "Europe/Dublin")
+    """Thursday the 24th of December 2026, 16:30 in Berlin: half an hour that day, and on Friday only if one works."""
+    monkeypatch.setenv("CASELOG_TIME_ZONE", "Europe/Berlin")
     monkeypatch.setenv("CASELOG_OPENING_HOURS", "mon-fri 09:00-17:00")
-    eve = datetime(2026, 12, 24, 16, 30, tzinfo=UTC)
-    assert load_settings().working_time.add_minutes(eve, 60) == datetime(2026, 12, 29, 9, 30, tzinfo=UTC)
+    eve = datetime(2026, 12, 24, 15, 30, tzinfo=UTC)
+    assert load_settings().working_time.add_minutes(eve, 60) == datetime(2026, 12, 29, 8, 30, tzinfo=UTC)
     monkeypatch.setenv("CASELOG_BANK_HOLIDAYS", "none")
-    assert load_settings().working_time.add_minutes(eve, 60) == datetime(2026, 12, 25, 9, 30, tzinfo=UTC)
+    assert load_settings().working_time.add_minutes(eve, 60) == datetime(2026, 12, 25, 8, 30, tzinfo=UTC)
 
 
 def test_a_bad_url_is_refused_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
