@@ -81,6 +81,7 @@ class Malformed(msgspec.Struct, frozen=True):
     event_id: str | None = None
     key: str | None = None
     subject: str | None = None
+    code: str | None = None
 
 
 _one: Final = msgspec.json.Decoder(Event)
@@ -173,11 +174,12 @@ def _malformed(raw: bytes, error: MalformedEvent) -> Malformed:
     except _FAULTS:
         members = {}
 
-    def text(name: str) -> str | None:
-        value = members.get(name)
+    def text(name: str, within: Any = members) -> str | None:
+        value = within.get(name) if isinstance(within, dict) else None
         return value.replace("\x00", "\N{REPLACEMENT CHARACTER}")[:255] if isinstance(value, str) else None
 
-    return Malformed(error, text("source"), text("id"), text("type"), text("subject"))
+    code = text("code", members.get("data"))
+    return Malformed(error, text("source"), text("id"), text("type"), text("subject"), code)
 
 
 def _with_extensions(raw: bytes, error: Exception) -> Event:

@@ -1,4 +1,4 @@
-"""The audit: who did what to the data or the workers by hand, when and why. Rows are added, never changed."""
+"""The audit: who did what to the data or the workers by hand, when and why. No row is ever deleted."""
 
 from __future__ import annotations
 
@@ -42,6 +42,21 @@ def record(db: Connection, *, who: str, action: str, why: str | None, detail: Ma
         },
     ).scalar_one()
     return entry
+
+
+def count(db: Connection, entry: int, numbers: Mapping[str, int]) -> None:
+    """Add numbers to those in an entry's detail, for an action of many transactions: what is committed is counted."""
+    db.execute(
+        text(
+            """
+            update audit set detail = detail || (
+                select jsonb_object_agg(name, coalesce((detail ->> name)::bigint, 0) + number)
+                from unnest(cast(:names as text[]), cast(:numbers as bigint[])) as added(name, number)
+            ) where id = :entry
+            """
+        ),
+        {"entry": entry, "names": list(numbers), "numbers": list(numbers.values())},
+    )
 
 
 def list_audit(

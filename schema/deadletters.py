@@ -1,9 +1,12 @@
-"""Dead letters: what could not be recorded, with its bytes, a reason and a remedy."""
+"""Dead letters: what could not be recorded, with its bytes, a reason and a remedy.
+
+What recording does with them; what people do with them is in `schema/mending.py`.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 from typing import Final
 
@@ -19,7 +22,10 @@ REASONS: Final = (
 
 
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
-    """An event set aside. `raw` is its bytes as sent; identity as far as it could be read."""
+    """An event set aside. `raw` is its bytes as sent; identity and code given as far as they could be read.
+
+    `fault` is told by the database: dead letters with the same fault have the same.
+    """
 
     reason: str
     message: str
@@ -27,27 +33,25 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     source: str | None = None
     event_id: str | None = None
     key: str | None = None
+    code: str | None = None
     case_reference: str | None = None
     attempts: int = 1
     received_at: datetime | None = None
+    fault: str | None = None
     id: int | None = None
 
 
-_COLUMNS: Final = (
-    "reason", "message", "source", "event_id", "key", "case_reference", "attempts", "raw", "fingerprint",
-)  # fmt: skip
+_TOLD: Final = ("reason", "message", "source", "event_id", "key", "code", "case_reference", "attempts")
+_COLUMNS: Final = (*_TOLD, "raw", "fingerprint")
+_AGAIN: Final = ("id", *_TOLD)
 
 
 def set_aside(db: Connection, letters: Sequence[DeadLetter]) -> None:
     """Write dead letters. The same bytes again, redelivered, add no row."""
     values = sorted(
-        (
-            (e.reason, e.message, e.source, e.event_id, e.key, e.case_reference, e.attempts, e.raw,
-             hashlib.sha256(e.raw).digest())
-            for e in letters
-        ),
+        ((*(getattr(e, name) for name in _TOLD), e.raw, hashlib.sha256(e.raw).digest()) for e in letters),
         key=lambda row: row[-1],
-    )  # fmt: skip
+    )
     db.execute(_SET_ASIDE, rows.transposed(_COLUMNS, values))
 
 
@@ -60,42 +64,44 @@ _SET_ASIDE: Final = text(
     """  # noqa: S608 - column names of our own tables
 )
 
-_SELECTED: Final = "id, reason, message, source, event_id, key, case_reference, received_at, attempts, raw"
 
+def claim(db: Connection, letters: Iterable[DeadLetter]) -> set[int]:
+    """Of these dead letters, by id, those that are as they were read and that nobody else claims now.
 
-def get_dead_letter(db: Connection, letter_id: int) -> DeadLetter | None:
-    """One dead letter by its id."""
-    row = db.execute(
-        text(f"select {_SELECTED} from dead_letter where id = :id"),  # noqa: S608 - column names of our own tables
-        {"id": letter_id},
-    ).one_or_none()
-    return None if row is None else DeadLetter(**row._mapping)  # noqa: SLF001 - SQLAlchemy's documented name
-
-
-def list_dead_letters(
-    db: Connection,
-    *,
-    reason: str | None = None,
-    key: str | None = None,
-    case_reference: str | None = None,
-    since: datetime | None = None,
-    limit: int | None = None,
-) -> Iterator[DeadLetter]:
-    """Dead letters that match every filter given, oldest first, streamed."""
+    They are this transaction's until it ends. Does not block.
+    """
+    tried = {letter.id: letter.attempts for letter in letters}
     found = db.execute(
         text(
-            f"""
-            select {_SELECTED} from dead_letter
-            where (cast(:reason as text) is null or reason = :reason)
-              and (cast(:key as text) is null or key = :key)
-              and (cast(:case as text) is null or case_reference = :case)
-              and (cast(:since as timestamptz) is null or received_at >= :since)
-            order by id limit :limit
-            """  # noqa: S608 - column names of our own tables
-        ).execution_options(stream_results=True, max_row_buffer=500),
-        {"reason": reason, "key": key, "case": case_reference, "since": since, "limit": limit},
+            """
+            select dead_letter.id from dead_letter
+            join unnest(cast(:ids as bigint[]), cast(:attempts as int[])) as tried(id, attempts)
+              on tried.id = dead_letter.id and tried.attempts = dead_letter.attempts
+            for update of dead_letter skip locked
+            """
+        ),
+        {"ids": list(tried), "attempts": list(tried.values())},
     )
-    return (DeadLetter(**row) for row in found.mappings())
+    return set(found.scalars())
+
+
+def remove(db: Connection, ids: Collection[int]) -> None:
+    """Delete dead letters that are recorded or parked in this transaction; they are claimed before."""
+    db.execute(text("delete from dead_letter where id = any(:ids)"), {"ids": list(ids)})
+
+
+def fail_again(db: Connection, letters: Iterable[DeadLetter]) -> None:
+    """Write what is wrong with dead letters now, and how often they were tried; they are claimed before."""
+    values = [tuple(getattr(letter, name) for name in _AGAIN) for letter in letters]
+    db.execute(_FAIL_AGAIN, rows.transposed(_AGAIN, values))
+
+
+_FAIL_AGAIN: Final = text(
+    f"""
+    update dead_letter set {rows.assignments(tables.dead_letter, _TOLD)}
+    from {rows.unnest(tables.dead_letter, _AGAIN)} where dead_letter.id = new.id
+    """  # noqa: S608 - column names of our own tables
+)
 
 
 def newest_age_s(db: Connection) -> float | None:

@@ -9,6 +9,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    Computed,
     Date,
     DateTime,
     Identity,
@@ -48,7 +49,17 @@ create function search_key(searched text) returns text immutable strict parallel
 return lower(translate(searched, U&'-\2010\2011\2012\2013\2014\2212 \00A0\0009', ''))
 """
 TRIGRAMS: Final = "create extension if not exists pg_trgm"
-for statement in (TRIGRAMS, SEARCH_KEY):
+# Which dead letters have the same fault: the same reason, key and code, and the same message in its first line but for
+# what it quotes and every word that holds a digit (an id, a time, a number). 16 hexadecimal digits.
+FAULT_OF: Final = r"""
+create function fault_of(reason text, key text, code text, message text) returns text immutable parallel safe
+return lpad(to_hex(hashtextextended(
+    reason || chr(31) || coalesce(key, '') || chr(31) || coalesce(code, '') || chr(31) || regexp_replace(
+        regexp_replace(split_part(message, chr(10), 1), '(?<!\w)''[^'']*''|"[^"]*"', '?', 'g'),
+        '\S*\d\S*', '#', 'g'
+    ), 0)), 16, '0')
+"""
+for statement in (TRIGRAMS, SEARCH_KEY, FAULT_OF):
     event.listen(metadata, "before_create", DDL(statement))  # type: ignore[no-untyped-call]  # SQLAlchemy leaves it so
 
 
@@ -166,11 +177,19 @@ dead_letter: Final = Table(
     Column("source", Text, comment="CloudEvents source, where it could be read"),
     Column("event_id", Text, comment="CloudEvents id, where it could be read"),
     Column("key", Text, comment="Event key, where it could be read"),
+    Column("code", Text, comment="Code given in the event, where there was one and it could be read"),
     Column("case_reference", Text, comment="Case, where it could be read"),
     _now("received_at", "The database's clock when it was set aside"),
     Column("attempts", Integer, nullable=False, comment="How often recording it was tried"),
     Column("raw", LargeBinary, nullable=False, comment="The event's bytes as the sender wrote them"),
     Column("fingerprint", LargeBinary, nullable=False, unique=True, comment="SHA-256 of raw: a redelivery adds no row"),
+    Column(
+        "fault",
+        Text,
+        Computed("fault_of(reason, key, code, message)", persisted=True),
+        nullable=False,
+        comment="Told by reason, key, code and message: the same fault has the same",
+    ),
     Index(None, "received_at"),
     comment="Events that could not be recorded",
 )

@@ -6,14 +6,12 @@ So a batch ends as if they had come one by one, and no transaction meets one nam
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import msgspec
 
 from events.message import Malformed
-
-if TYPE_CHECKING:
-    from workers.recording import Entry
+from workers.entries import Entry
 
 _encode: Final = msgspec.json.Encoder().encode
 

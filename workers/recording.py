@@ -18,7 +18,7 @@ import psycopg
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
-from events.errors import CaselogError, EventError, EventFailed, UnknownCase
+from events.errors import CaselogError, EventError, EventFailed
 from events.fold import Plan, fold
 from events.message import Event, Malformed, Message, decode
 from events.refold import Past, refold
@@ -27,9 +27,10 @@ from events.resolve import Rules, Screened, failure, screen
 from events.sameness import refuse_another, refuse_another_than_parked
 from schema import deadletters, definitions, parking, past, reports, store
 from schema.deadletters import DeadLetter
-from schema.parking import Parked
+from workers.entries import Entry, apart, dead_entry, dead_letter, identity, unknown_case, waiting
 from workers.loading import Identity, load
 from workers.namesakes import turns
+from workers.requeued import Outcome, Requeued, requeued
 
 ATTEMPTS: Final = 10
 PARKED_EVENTS: Final = 500
@@ -47,25 +48,14 @@ class Contended(CaselogError):
     """Another recorder recorded an event or created a case of this batch meanwhile: roll back and load again."""
 
 
-class Entry(msgspec.Struct, frozen=True):
-    """One event on its way: what was decoded, and where its bytes are. `parked` where it waited for its case."""
-
-    item: Event | Malformed
-    message: Message
-    position: int
-    parked: Parked | None = None
-
-    @property
-    def raw(self) -> bytes:
-        return self.message.raw(self.position)
-
-
 class Recorded(msgspec.Struct):
     """What became of a batch, in events; `dead` by reason. `deltas` were posted, `hastened` parked events are due.
 
     For the metrics: `codes` counts what was recorded by (key, code); `ages_s` are its seconds from each event's time to
     the commit, by the database's clock; `transactions_s` is what each transaction took; `refolds` counts the logs of a
     "case" and stretches of an "actor" that late events made us fold anew.
+
+    `requeued` says of each dead letter of the batch what became of it.
     """
 
     recorded: int = 0
@@ -79,10 +69,15 @@ class Recorded(msgspec.Struct):
     ages_s: list[float] = msgspec.field(default_factory=list)
     transactions_s: list[float] = msgspec.field(default_factory=list)
     refolds: Counter[str] = msgspec.field(default_factory=Counter)
+    requeued: list[Requeued] = msgspec.field(default_factory=list)
 
     def add(self, other: Recorded) -> None:
         for name in self.__struct_fields__:
             setattr(self, name, getattr(self, name) + getattr(other, name))
+
+
+# Called within each transaction with what it does, before it is committed.
+Within = Callable[[Connection, Recorded], None]
 
 
 class Recording:
@@ -129,12 +124,23 @@ class Recording:
             [Entry(m.events[0], m, 0, parked) for m, parked in zip(messages, due, strict=True)]
         )
 
-    def _in_transactions(self, entries: list[Entry]) -> Recorded:
+    def requeue(self, letters: Sequence[DeadLetter], within: Within | None = None) -> Recorded:
+        """Try dead letters again: each leaves in the transaction that records or parks it, or stays with its new fault.
+
+        A letter that is not as it was read, or that somebody else requeues just now, is left alone. Raises
+        `DatabaseAway`: what was committed before stays so.
+        """
+        total = Recorded()
+        for batch in apart([dead_entry(letter) for letter in letters]):
+            total.add(self._in_transactions(batch, within))
+        return total
+
+    def _in_transactions(self, entries: list[Entry], within: Within | None = None) -> Recorded:
         total = Recorded()
         for start in range(0, len(entries), self._transaction_events):
             batch = entries[start : start + self._transaction_events]
             own, others, duplicates = turns(batch)
-            total.add(self._bisecting(own))
+            total.add(self._bisecting(own, within))
             total.duplicates += duplicates
             taken: set[Identity] = set()
             if others:
@@ -142,7 +148,7 @@ class Recording:
                 settled, taken = self._settle_taken(namesakes)
                 total.add(settled)
             for turn in others:
-                if free := [entry for entry in turn if _identity(entry) not in taken]:
+                if free := [entry for entry in turn if identity(entry) not in taken]:
                     total.add(self._bisecting(free))
         return total
 
@@ -150,34 +156,36 @@ class Recording:
         """Be done at once with those whose names stand in the log; which names these are."""
 
         def settle(db: Connection, _: bool) -> Recorded:  # noqa: FBT001 - as `_with_retries` calls it
-            taken.update(store.recorded_events(db, {_identity(entry) for entry in entries}))
-            return self._set_aside(db, [(entry, None) for entry in entries if _identity(entry) in taken])
+            taken.update(store.recorded_events(db, {identity(entry) for entry in entries}))
+            return self._set_aside(db, [(entry, None) for entry in entries if identity(entry) in taken])
 
         taken: set[Identity] = set()
         return self._with_retries(settle), taken
 
-    def _bisecting(self, entries: list[Entry]) -> Recorded:
+    def _bisecting(self, entries: list[Entry], within: Within | None = None) -> Recorded:
         """Record a batch; where a row of it is refused, halve it until the one event to blame is alone."""
         try:
-            return self._with_retries(lambda db, is_retry: self._batch(db, entries, is_retry=is_retry))
+            return self._with_retries(lambda db, is_retry: self._batch(db, entries, is_retry=is_retry), within)
         except (DatabaseAway, Contended):
             raise
         except Exception as error:  # noqa: BLE001 - whatever an event brings about is that event's dead letter
             if len(entries) > 1:
                 middle = len(entries) // 2
-                first = self._bisecting(entries[:middle])
-                first.add(self._bisecting(entries[middle:]))
+                first = self._bisecting(entries[:middle], within)
+                first.add(self._bisecting(entries[middle:], within))
                 return first
             cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
             fault = EventFailed(failure("storing the event", cause))
-            return self._with_retries(lambda db, _: self._set_aside(db, [(entries[0], fault)]))
+            return self._with_retries(lambda db, _: self._blame(db, entries[0], fault), within)
 
-    def _with_retries(self, work: Callable[[Connection, bool], Recorded]) -> Recorded:
+    def _with_retries(self, work: Callable[[Connection, bool], Recorded], within: Within | None = None) -> Recorded:
         for attempt in range(ATTEMPTS):
             started_s = time.perf_counter()
             try:
                 with _translated(), self._engine.begin() as db:
                     recorded = work(db, attempt > 0)
+                    if within is not None:
+                        within(db, recorded)
             except Contended:
                 continue
             took_s = time.perf_counter() - started_s
@@ -190,6 +198,7 @@ class Recording:
 
     def _batch(self, db: Connection, entries: list[Entry], *, is_retry: bool) -> Recorded:
         now, ids = store.clock_and_ids(db, len(entries))
+        entries, elsewhere = _claimed(db, entries)
         screened, refused = self._screen(entries, now + self._rules.future_tolerance)
         world, earlier, known = load(db, screened, self._registry, suspect_all=is_retry)
         fresh = [entry for entry in screened if (entry.event.source, entry.event.id) not in known]
@@ -210,6 +219,13 @@ class Recording:
         used = result.codes.keys() - self._kept
         if used:
             self._kept |= definitions.keep(db, [self._registry.get_code(*name) for name in used])
+        result.requeued += _left(db, entries, plan, result.requeued) + elsewhere
+        return result
+
+    def _blame(self, db: Connection, entry: Entry, fault: EventError) -> Recorded:
+        entries, elsewhere = _claimed(db, [entry])
+        result = self._set_aside(db, [(one, fault) for one in entries])
+        result.requeued += elsewhere
         return result
 
     def _screen(self, entries: list[Entry], latest: datetime) -> tuple[list[Screened], list[tuple[Entry, EventError]]]:
@@ -261,16 +277,17 @@ class Recording:
         """
         if not refused:
             return Recorded()
-        logs = past.logs_of(db, [_identity(entry) for entry, _ in refused if isinstance(entry.item, Event)])
+        logs = past.logs_of(db, [identity(entry) for entry, _ in refused if isinstance(entry.item, Event)])
         dead = []
         for entry, error in refused:
             fault = error
-            if isinstance(entry.item, Event) and (log := logs.get(_identity(entry))) is not None:
+            if isinstance(entry.item, Event) and (log := logs.get(identity(entry))) is not None:
                 fault = refuse_another(entry.item, log)
             if fault is not None:
-                dead.append(_dead_letter(entry, fault))
-        deadletters.set_aside(db, dead)
-        return Recorded(duplicates=len(refused) - len(dead), dead=Counter(letter.reason for letter in dead))
+                dead.append(dead_letter(entry, fault))
+        result = _write_dead(db, dead)
+        result.duplicates = len(refused) - len(dead)
+        return result
 
     def _park(self, db: Connection, waiting: list[Entry]) -> Recorded:
         """Park what waits for its case, put off what waited before, give up what waited too long."""
@@ -281,8 +298,8 @@ class Recording:
         ]
         others = self._park_first(db, fresh) if fresh else Recorded()
         if again:
-            parking.put_off(db, [_identity(entry) for entry in again])
-        given_up = self._set_aside(db, [(entry, _unknown_case(entry)) for entry in old])
+            parking.put_off(db, [identity(entry) for entry in again])
+        given_up = self._set_aside(db, [(entry, unknown_case(entry)) for entry in old])
         self._unpark(db, old)
         given_up.parked = len(fresh) + len(again) - others.dead.total()
         given_up.add(others)
@@ -291,25 +308,23 @@ class Recording:
     @staticmethod
     def _park_first(db: Connection, entries: list[Entry]) -> Recorded:
         """Park events that never were; another one under the (source, id) of a parked event is a dead letter."""
-        parked = parking.park(db, [_parked(entry) for entry in entries])
+        parked = parking.park(db, [waiting(entry) for entry in entries])
         dead = []
         for entry in entries:
-            if _identity(entry) not in parked:
+            if identity(entry) not in parked:
                 continue
-            if (raw := parked[_identity(entry)]) is None:
+            if (raw := parked[identity(entry)]) is None:
                 raise Contended
             item, before = entry.item, decode(raw).events[0]
             assert isinstance(item, Event)
             assert isinstance(before, Event)
             if (fault := refuse_another_than_parked(item, before)) is not None:
-                dead.append(_dead_letter(entry, fault))
-        if dead:
-            deadletters.set_aside(db, dead)
-        return Recorded(dead=Counter(letter.reason for letter in dead))
+                dead.append(dead_letter(entry, fault))
+        return _write_dead(db, dead)
 
     @staticmethod
     def _unpark(db: Connection, entries: list[Entry]) -> None:
-        done = [_identity(entry) for entry in entries if entry.parked is not None]
+        done = [identity(entry) for entry in entries if entry.parked is not None]
         if done:
             parking.unpark(db, done)
 
@@ -322,39 +337,41 @@ def _measure(result: Recorded, plan: Plan, earlier: Past | None, now: datetime) 
         result.refolds = Counter(case=len(earlier.cases), actor=sum(map(len, earlier.windows.values())))
 
 
-def _identity(entry: Entry) -> tuple[str, str]:
-    assert isinstance(entry.item, Event)
-    return entry.item.source, entry.item.id
+def _write_dead(db: Connection, letters: list[DeadLetter]) -> Recorded:
+    """Write new dead letters, and of those that were tried again what is wrong with them now."""
+    fresh = [letter for letter in letters if letter.id is None]
+    again = [letter for letter in letters if letter.id is not None]
+    if fresh:
+        deadletters.set_aside(db, fresh)
+    if again:
+        deadletters.fail_again(db, again)
+    failed = [requeued(letter, Outcome.FAILED) for letter in again]
+    return Recorded(dead=Counter(letter.reason for letter in letters), requeued=failed)
 
 
-def _parked(entry: Entry) -> Parked:
-    event = entry.item
-    assert isinstance(event, Event)
-    assert event.subject is not None
-    return Parked(source=event.source, event_id=event.id, key=event.type, case_reference=event.subject, raw=entry.raw)
+def _claimed(db: Connection, entries: list[Entry]) -> tuple[list[Entry], list[Requeued]]:
+    """The entries without the dead letters that somebody else requeues or has requeued, and what to say of those."""
+    letters = [entry.dead for entry in entries if entry.dead is not None]
+    if not letters:
+        return entries, []
+    ours = deadletters.claim(db, letters)
+    elsewhere = [requeued(letter, Outcome.ELSEWHERE) for letter in letters if letter.id not in ours]
+    return [entry for entry in entries if entry.dead is None or entry.dead.id in ours], elsewhere
 
 
-def _unknown_case(entry: Entry) -> EventError:
-    assert entry.parked is not None
-    return UnknownCase(
-        f"no case with this event's subject was created within {entry.parked.age_s:,.0f} seconds. Publish the event "
-        f"that creates it, or mend the subject; then run: caselog dead requeue --reason unknown_case"
-    )
-
-
-def _dead_letter(entry: Entry, error: EventError) -> DeadLetter:
-    item = entry.item
-    event_id, key = (item.event_id, item.key) if isinstance(item, Malformed) else (item.id, item.type)
-    return DeadLetter(
-        reason=error.reason,
-        message=str(error).replace("\x00", "\N{REPLACEMENT CHARACTER}"),
-        raw=entry.raw,
-        source=item.source,
-        event_id=event_id,
-        key=key,
-        case_reference=item.subject,
-        attempts=1 if entry.parked is None else entry.parked.attempts + 1,
-    )
+def _left(db: Connection, entries: list[Entry], plan: Plan, failed: list[Requeued]) -> list[Requeued]:
+    """Delete the dead letters of a batch that are recorded or parked now. Returns what became of each."""
+    stay = {letter.id for letter in failed}
+    left = [
+        (at, entry.dead) for at, entry in enumerate(entries) if entry.dead is not None and entry.dead.id not in stay
+    ]
+    if not left:
+        return []
+    deadletters.remove(db, [letter.id for _, letter in left if letter.id is not None])
+    became = dict.fromkeys(plan.parked, Outcome.PARKED)
+    recorded = {(log.source, log.event_id) for log in plan.logs}
+    became |= {at: Outcome.RECORDED for at, _ in left if identity(entries[at]) in recorded}
+    return [requeued(letter, became.get(at, Outcome.DUPLICATE)) for at, letter in left]
 
 
 @contextmanager

@@ -7,8 +7,9 @@ from datetime import timedelta
 from sqlalchemy import Connection, Engine, text
 
 from events.state import CaseState
-from schema import deadletters, parking, store
+from schema import deadletters, mending, parking, store
 from schema.deadletters import DeadLetter
+from schema.mending import Filter
 from schema.parking import Parked
 
 
@@ -103,33 +104,6 @@ def test_the_same_bytes_are_one_dead_letter_however_often_they_come(engine: Engi
         with engine.begin() as db:
             deadletters.set_aside(db, [a_letter(b"one"), a_letter(b"two"), a_letter(b"one", reason="failed")])
     with engine.begin() as db:
-        letters = list(deadletters.list_dead_letters(db))
+        letters = list(mending.find(db, Filter()))
     assert {letter.raw: letter.reason for letter in letters} == {b"one": "malformed", b"two": "malformed"}
     assert len(letters) == 2
-
-
-def test_dead_letters_are_found_by_what_is_known_of_them(engine: Engine) -> None:
-    with engine.begin() as db:
-        letters = [
-            a_letter(b"1", reason="failed", key="own", case_reference="AB-1", source="/s", event_id="7"),
-            a_letter(b"2", reason="rejected", key="own"),
-            a_letter(b"3", reason="rejected", key="case", case_reference="AB-1"),
-        ]
-        for letter in letters:  # one after the other: they are listed oldest first
-            deadletters.set_aside(db, [letter])
-
-        def found(**filters: str) -> list[bytes]:
-            return [letter.raw for letter in deadletters.list_dead_letters(db, **filters)]  # type: ignore[arg-type]
-
-        assert found() == [b"1", b"2", b"3"]
-        assert found(reason="rejected") == [b"2", b"3"]
-        assert found(key="own") == [b"1", b"2"]
-        assert found(case_reference="AB-1", reason="rejected") == [b"3"]
-        assert [letter.raw for letter in deadletters.list_dead_letters(db, limit=1)] == [b"1"]
-        now, _ = store.clock_and_ids(db, 0)
-        assert len(list(deadletters.list_dead_letters(db, since=now))) == 3
-        assert list(deadletters.list_dead_letters(db, since=now + timedelta(seconds=1))) == []
-        [first] = deadletters.list_dead_letters(db, limit=1)
-        assert first.id is not None
-        assert deadletters.get_dead_letter(db, first.id) == first
-        assert deadletters.get_dead_letter(db, first.id + 1000) is None

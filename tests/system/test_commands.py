@@ -123,7 +123,9 @@ def test_every_command_has_help_with_an_example(path: tuple[str, ...]) -> None:
 def test_the_commands_of_the_contract_are_there() -> None:
     wanted = "up worker migrate publish wait simulate codes case log export report queues settings ping"
     there = set(commands(get_command(app)))
-    assert {(name,) for name in wanted.split(" ")} | {("dead", "list"), ("dead", "show")} <= there
+    assert {(name,) for name in wanted.split(" ")} | {
+        ("dead", name) for name in ("list", "show", "requeue", "discard")
+    } <= there
 
 
 def test_help_imports_nothing_that_is_slow() -> None:
@@ -164,7 +166,7 @@ def test_help_imports_nothing_that_is_slow() -> None:
         (["dead", "show", "999999"], {}, r"there is no dead letter 999999"),
         (["dead", "show", "first"], {}, r"ID"),
         (["dead", "list", "--reason", "bad"], {}, r"there is no reason 'bad': choose malformed"),
-        (["dead", "list", "--since", "yesterday"], {}, r"'yesterday' is no time"),
+        (["dead", "list", "--since", "yesterday"], {}, r"'yesterday' is no moment"),
         (["publish", "no-such-file"], {}, r"there is no file 'no-such-file'"),
         (["ping", "--timeout", "0.3"], {}, r"status"),
         (["settings"], {"CASELOG_HTTP_PORT": "99999"}, r"CASELOG_HTTP_PORT: "),
@@ -383,6 +385,8 @@ def test_what_a_sender_wrote_is_shown_harmlessly(told: Pipeline) -> None:
         told.run("case", HOSTILE_CASE),
         told.run("log", HOSTILE_CASE),
         told.run("dead", "list"),
+        told.run("dead", "list", "--group"),
+        told.run("dead", "show", "--reveal", *map(str, letters)),
         *(told.run("dead", "show", str(letter)) for letter in letters),
         told.run("report", "outcomes", "--from", "2026-03-01", "--to", "2026-03-03"),
     ]
@@ -413,7 +417,7 @@ def test_dead_letters_are_listed_by_every_filter_and_shown_whole(told: Pipeline)
     ):
         done = told.run("dead", "list", "--json", *filters)
         assert [json.loads(line)["reason"] for line in done.stdout.splitlines()] == found, filters
-    letter = json.loads(told.run("dead", "show", "--json", str(letters["malformed"]["id"])).stdout)
+    letter = json.loads(told.run("dead", "show", "--json", "--reveal", str(letters["malformed"]["id"])).stdout)
     assert letter["raw"] == letters["malformed"]["raw"] == "\x1b[2J no JSON [red] \N{REPLACEMENT CHARACTER}"
 
 

@@ -1,0 +1,206 @@
+"""Mending dead letters: try them again after a fix, or discard them, and write down who did so and why.
+
+What the command line and the web page stand on. To look is `schema.mending`: `find`, `groups`, and `select`, whose
+answer is what a person confirms and what `requeue` and `discard` are given, so that nothing else is touched:
+
+    chosen = mending.select(db, Filter(reason="unknown_code"))
+    report = requeue(engine, recording, chosen, wanted=..., who="anna", why="the code is registered now")
+
+Neither needs a broker. Both work in transactions of `LETTERS` dead letters at most, each all or nothing with its part
+of the audit: interrupted anywhere, what was committed stays, and the same call again does the rest.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from types import MappingProxyType
+from typing import Any, Final
+
+import msgspec
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import OperationalError
+
+from events.message import Event, decode
+from events.sameness import differences
+from schema import audit, mending, past
+from schema.deadletters import DeadLetter
+from schema.mending import Discarded, Filter
+from workers.recording import DatabaseAway, Recorded, Recording
+from workers.requeued import Outcome, Requeued
+
+# A letter has up to 256 KiB, so that a transaction's letters are 64 MiB at most.
+LETTERS: Final = 250
+UPKEEP: Final = "upkeep"
+# A run leaves the rest to the next one: no task may hold a worker's thread for long.
+TIDIED: Final = 10_000
+
+Progress = Callable[[int], object]
+
+
+class Report(msgspec.Struct, kw_only=True):
+    """What became of the dead letters that were chosen, in letters. `failures` says why each failed again.
+
+    `duplicates` were in the log already and are dead letters no more; `elsewhere` were requeued or discarded by
+    somebody else meanwhile. Where the database went away, `interrupted` says so and the rest was not tried.
+    """
+
+    chosen: int
+    recorded: int = 0
+    duplicates: int = 0
+    parked: int = 0
+    elsewhere: int = 0
+    failures: list[Requeued] = msgspec.field(default_factory=list)
+    interrupted: str | None = None
+
+    @property
+    def is_success(self) -> bool:
+        """Each is recorded, or waits for its case, or was recorded before."""
+        return self.chosen == self.recorded + self.duplicates + self.parked
+
+
+def requeue(
+    engine: Engine,
+    recording: Recording,
+    chosen: Mapping[int, int],
+    *,
+    wanted: Filter,
+    who: str,
+    why: str | None = None,
+    progress: Progress = lambda _: None,
+) -> Report:
+    """Try dead letters again; each event takes its place in time, and is in the log or a dead letter at any moment.
+
+    `chosen` are those of `schema.mending.select`; `wanted` is what was asked for, as the audit says it. `progress` is
+    called with the letters done since its last call. Blocks while recorders hold the same cases or actors. Does not
+    raise where the database goes away after the beginning: the report says so.
+    """
+    report = Report(chosen=len(chosen))
+    if not chosen:
+        return report
+    with engine.begin() as db:
+        entry = audit.record(
+            db, who=who, action="dead.requeue", why=why, detail={"filter": wanted, "chosen": len(chosen)}
+        )
+
+    def within(db: Connection, result: Recorded) -> None:
+        counts = Counter(letter.outcome.value for letter in result.requeued if letter.outcome is not Outcome.ELSEWHERE)
+        if counts:
+            audit.count(db, entry, counts)
+
+    for ids in _batches(chosen):  # oldest first, as they were selected
+        try:
+            with engine.connect() as db:
+                found = [*mending.find(db, Filter(ids=ids))]
+            result = recording.requeue([letter for letter in found if letter.attempts == chosen[_id(letter)]], within)
+        except (DatabaseAway, OperationalError) as error:
+            report.interrupted = " ".join(str(getattr(error, "orig", error)).split())
+            return report
+        _add(report, result.requeued, len(ids))
+        progress(len(ids))
+    return report
+
+
+def discard(
+    engine: Engine,
+    chosen: Sequence[int] | Mapping[int, int],
+    *,
+    wanted: Filter,
+    who: str,
+    why: str | None = None,
+    progress: Progress = lambda _: None,
+) -> int:
+    """Delete dead letters for ever, and keep in the audit which they were. Returns how many.
+
+    Fewer than chosen are those that somebody else requeued or discarded meanwhile. The same bytes, sent again, are a
+    dead letter again.
+    """
+    detail = {"filter": wanted}
+    return _discard(engine, list(chosen), "dead.discard", who=who, why=why, detail=detail, progress=progress)
+
+
+def reveal(engine: Engine, ids: Sequence[int], *, who: str, why: str | None = None) -> list[DeadLetter]:
+    """These dead letters with their bytes, personal data and all, oldest first; who looked is in the audit."""
+    with engine.begin() as db:
+        letters = list(mending.find(db, Filter(ids=tuple(ids))))
+        if letters:
+            detail = {"ids": [letter.id for letter in letters]}
+            audit.record(db, who=who, action="dead.reveal", why=why, detail=detail)
+    return letters
+
+
+def tidy(engine: Engine, *, retention_days: int) -> int:
+    """Remove dead letters that were recorded since, and those older than the days to keep them. Returns how many.
+
+    0 days: they are kept for ever. What is removed is in the audit.
+    """
+    recorded = _recorded_since(engine)
+    why = "the same event was sent again and is in the log"
+    removed = _discard(engine, recorded, "dead.recorded", who=UPKEEP, why=why)
+    if retention_days:
+        with engine.connect() as db:
+            old = mending.older_than(db, retention_days, limit=TIDIED)
+        why = f"older than CASELOG_DEAD_LETTER_RETENTION_DAYS={retention_days}"
+        removed += _discard(engine, old, "dead.expire", who=UPKEEP, why=why)
+    return removed
+
+
+def _recorded_since(engine: Engine) -> list[int]:
+    """The ids of dead letters whose very event is in the log; another event of its name is none (decision 0080)."""
+    found: list[int] = []
+    last = 0
+    with engine.connect() as db:
+        while letters := mending.with_logged_names(db, after=last, limit=LETTERS):
+            last = _id(letters[-1])
+            events = {_id(letter): decode(letter.raw).events[0] for letter in letters}
+            named = {at: event for at, event in events.items() if isinstance(event, Event)}
+            logs = past.logs_of(db, [(event.source, event.id) for event in named.values()])
+            found += [
+                at
+                for at, event in named.items()
+                if (log := logs.get((event.source, event.id))) is not None and not differences(event, log)
+            ]
+    return found
+
+
+def _discard(
+    engine: Engine,
+    chosen: Sequence[int],
+    action: str,
+    *,
+    who: str,
+    why: str | None,
+    detail: Mapping[str, Any] = MappingProxyType({}),
+    progress: Progress = lambda _: None,
+) -> int:
+    total = 0
+    for ids in _batches(chosen):
+        with engine.begin() as db:
+            letters: list[Discarded] = mending.discard(db, ids)
+            if letters:
+                says = {**detail, "discarded": len(letters), "letters": letters}
+                audit.record(db, who=who, action=action, why=why, detail=says)
+        total += len(letters)
+        progress(len(ids))
+    return total
+
+
+def _add(report: Report, became: Sequence[Requeued], tried: int) -> None:
+    counts = Counter(letter.outcome for letter in became)
+    report.recorded += counts[Outcome.RECORDED]
+    report.duplicates += counts[Outcome.DUPLICATE]
+    report.parked += counts[Outcome.PARKED]
+    report.failures += [letter for letter in became if letter.outcome is Outcome.FAILED]
+    report.elsewhere += tried - len(became) + counts[Outcome.ELSEWHERE]
+
+
+def _batches(ids: Iterable[int]) -> Iterator[tuple[int, ...]]:
+    rest = iter(ids)
+    while batch := tuple(islice(rest, LETTERS)):
+        yield batch
+
+
+def _id(letter: DeadLetter) -> int:
+    assert letter.id is not None
+    return letter.id
