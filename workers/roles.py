@@ -99,7 +99,8 @@ def run_task_worker(settings: Settings, services: Services) -> None:
     engine = make_engine(services.database_url, application="caselog tasks", connections=WORKER_THREADS)
     heartbeat = Heartbeat(client, "tasks")
     tally = Tally()
-    declare_tasks(broker, engine, recording, heartbeat, tally)
+    days = settings.dead_letter_retention_days
+    declare_tasks(broker, engine, recording, heartbeat, tally, dead_letter_retention_days=days)
     get_logger().info("tasks started", pid=os.getpid())
     with flushing("tasks", services, tally, engine, recording.engine):
         run_tasks(broker)

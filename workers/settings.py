@@ -54,6 +54,9 @@ class Settings(BaseSettings):
     health_dead_letter_s: int = Field(
         3600, ge=0, description="a dead letter newer than this many seconds turns health red; 0: never"
     )
+    dead_letter_retention_days: int = Field(
+        0, ge=0, le=36_500, description="days after which dead letters are discarded, with an audit entry; 0: never"
+    )
     operator: str = Field(
         "", max_length=100, description="who the audit says did what is done by hand; unset: the system's user name"
     )

@@ -13,12 +13,13 @@ import dramatiq
 import pendulum
 import redis
 from dramatiq.brokers.redis import RedisBroker
-from periodiq import PeriodiqMiddleware, Scheduler
+from periodiq import PeriodiqMiddleware, Scheduler, cron
 from sqlalchemy import Engine
 
 from schema import reports
 from workers.heartbeat import Heartbeat
 from workers.logs import get_logger
+from workers.mending import tidy
 from workers.metrics import AGGREGATED, Tally, tally_retry
 from workers.recording import DatabaseAway, Recording
 
@@ -26,6 +27,7 @@ NAMESPACE: Final = "caselog"
 QUEUE: Final = "caselog.tasks"
 AGGREGATE: Final = "aggregate"
 RETRY_PARKED: Final = "retry_parked"
+UPKEEP: Final = "upkeep"
 NUDGED_MS: Final = 1000
 # An idle dramatiq worker looks for messages this often; its default, a second, would double what a lost nudge costs.
 POLL_MS: Final = 100
@@ -61,7 +63,13 @@ class Nudge:
 
 
 def declare_tasks(
-    broker: RedisBroker, engine: Engine, recording: Recording, heartbeat: Heartbeat, tally: Tally
+    broker: RedisBroker,
+    engine: Engine,
+    recording: Recording,
+    heartbeat: Heartbeat,
+    tally: Tally,
+    *,
+    dead_letter_retention_days: int = 0,
 ) -> None:
     """Declare every actor on the broker."""
     client: redis.Redis = broker.client
@@ -88,6 +96,14 @@ def declare_tasks(
         tally_retry(tally, recorded)
         if recorded.deltas:
             broker.enqueue(_message(AGGREGATE))
+
+    # An hour is short against days; and a dead letter whose event was sent again does no harm meanwhile.
+    @dramatiq.actor(broker=broker, queue_name=QUEUE, actor_name=UPKEEP, max_retries=0, periodic=cron("7 * * * *"))
+    def upkeep() -> None:
+        client.delete(_nudged(UPKEEP))
+        removed = tidy(engine, retention_days=dead_letter_retention_days)
+        if removed:
+            get_logger().info("dead letters were removed; see: caselog audit list --action dead", letters=removed)
 
 
 class EverySecond:
