@@ -14,6 +14,7 @@ import msgspec
 
 from events.codes import Code
 from events.errors import EventError
+from events.facts import Facts, FactsFold
 from events.fold import TimerFold, fold_case_or_refuse
 from events.refold import definition
 from events.registry import EventRegistry, Registered
@@ -72,7 +73,14 @@ class ActorAfresh:
         return next(iter(self._timers.changed.values()), None)
 
 
-def fold_whole_case(reference: str, logs: Iterable[Log], definitions: Definitions, rules: Rules) -> CaseState | None:
+class WholeCase(msgspec.Struct, frozen=True):
+    """A case as its whole log says it is, and the facts that reports keep of it."""
+
+    case: CaseState
+    facts: Facts
+
+
+def fold_whole_case(reference: str, logs: Iterable[Log], definitions: Definitions, rules: Rules) -> WholeCase | None:
     """A case folded from its whole log, which may come in any order; billable time aside, which is the timers'.
 
     The logs carry their timers already; their other derived fields are written. A stored log that a rule refuses
@@ -80,15 +88,18 @@ def fold_whole_case(reference: str, logs: Iterable[Log], definitions: Definition
     """
     logs = in_case_order(logs, definitions)
     case = CaseState(reference=reference)
+    facts = FactsFold(reference, rules.working_time)
     for log in logs:
         try:
             fold_case_or_refuse(case, log, *definitions.of(log), rules)
         except EventError:
             # What the rule did half-way is in `case`: once more from the start, with a copy to fall back on.
-            for case, _ in steps(reference, logs, definitions, rules):  # noqa: B007 - the last one is meant
-                pass
+            facts = FactsFold(reference, rules.working_time)
+            for case, each in steps(reference, logs, definitions, rules):
+                facts.take(each, case)
             break
-    return None if case.created_at is None else case
+        facts.take(log, case)
+    return None if case.created_at is None else WholeCase(case, facts.facts)
 
 
 def steps(

@@ -179,7 +179,7 @@ def fold_case(case: CaseState, log: Log, code: Code, registered: Registered, rul
         if registered.applies:
             registered.event.apply(case, log)
     log.category, log.provider = case.category, case.provider
-    log.organisation, log.case_source = case.organisation, case.source
+    log.organisation, log.case_source, log.case_created_at = case.organisation, case.source, case.created_at
 
 
 def fold_case_or_refuse(case: CaseState, log: Log, code: Code, registered: Registered, rules: Rules) -> None:

@@ -23,7 +23,9 @@ from events.resolve import Rules, Screened, resolve
 from events.state import CaseState, Log, OrderKey, TimerState
 
 _order_key: Final = attrgetter("order_key")
-_DERIVED: Final = attrgetter("timer_id", "suppressed", "category", "provider", "organisation", "case_source")
+_DERIVED: Final = attrgetter(
+    "timer_id", "suppressed", "category", "provider", "organisation", "case_source", "case_created_at"
+)
 
 
 class Window(msgspec.Struct, kw_only=True):

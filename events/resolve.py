@@ -10,16 +10,20 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
 import msgspec
 
+from events.bank_holidays import DEFAULT_REGION, bank_holidays
 from events.codes import Code
 from events.errors import EventError, EventFailed, MalformedEvent, RoleNotAllowed, TimeInFuture
 from events.message import Event
+from events.opening_hours import DEFAULT_HOURS, OpeningHours
 from events.registry import EventRegistry, Registered
 from events.state import CaseState
+from events.working_time import WorkingTime
 
 FUTURE_TOLERANCE: Final = timedelta(minutes=5)
 
@@ -30,6 +34,18 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     zone: ZoneInfo
     search_context: tuple[str, ...] = ()
     future_tolerance: timedelta = FUTURE_TOLERANCE
+    opening_hours: str = DEFAULT_HOURS
+    bank_holidays: str = DEFAULT_REGION
+
+    @property
+    def working_time(self) -> WorkingTime:
+        return _working_time(self.opening_hours, self.bank_holidays, self.zone)
+
+
+@lru_cache(maxsize=8)
+def _working_time(hours: str, region: str, zone: ZoneInfo) -> WorkingTime:
+    """Kept, since what it has worked out about a year is kept with it."""
+    return WorkingTime(OpeningHours.parse(hours), bank_holidays(region), zone)
 
 
 class Screened(msgspec.Struct, kw_only=True):

@@ -15,8 +15,8 @@ OrderKey: TypeAlias = tuple[datetime, str, str]
 class Log(msgspec.Struct, kw_only=True):
     """One entry of the log: an event whose code is resolved (RULES.md §2).
 
-    `actor_provider` is the provider that the actor belongs to. `timer_id`, `suppressed` and the four dimensions
-    (`category`, `provider`, `organisation`, `case_source`: the case's, as folded including this log) are derived:
+    `actor_provider` is the provider that the actor belongs to. `timer_id`, `suppressed` and the dimensions (`category`,
+    `provider`, `organisation`, `case_source`, `case_created_at`: the case's, as folded including this log) are derived:
     folding again writes them anew. Everything else is never edited.
     """
 
@@ -42,6 +42,7 @@ class Log(msgspec.Struct, kw_only=True):
     provider: str | None = None
     organisation: str | None = None
     case_source: str | None = None
+    case_created_at: datetime | None = None
 
     @property
     def order_key(self) -> OrderKey:

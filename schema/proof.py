@@ -6,7 +6,7 @@ however it ends: a proof that is interrupted has changed nothing and leaves noth
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, TypeAlias
@@ -16,26 +16,29 @@ import psycopg
 from psycopg import IsolationLevel
 from psycopg.types.json import Jsonb, set_json_loads
 
+from events.codes import Code
 from events.errors import CaselogError
 from events.state import CaseState
 from schema import rows, tables
 from schema.connection import make_engine
 from schema.findings import Finding
+from schema.reports.facts import KINDS
 
 Session: TypeAlias = psycopg.Connection[tuple[Any, ...]]
 
-FLAGS: Final = ("suppressed", "category", "provider", "organisation", "case_source")
+FLAGS: Final = ("suppressed", "category", "provider", "organisation", "case_source", "case_created_at")
 TIMER: Final = tuple(str(column.name) for column in tables.timer.columns)
 CASE_PLAIN: Final = tuple(str(c.name) for c in tables.case.columns if c.name in CaseState.__struct_fields__)
 CASE: Final = (*CASE_PLAIN, "state", "last_log_time", "last_log_source", "last_log_event_id", "memory")
-REPORT: Final = ("day", "key", "code", "category", "provider", "organisation", "source")
 
 _TABLES: Final = f"""
     create temp table proof_timer as select {rows.names(TIMER)}, false as gone from timer limit 0;
     create temp table proof_link as select id as log_id, timer_id from log limit 0;
     create temp table proof_case as select {rows.names(CASE)}, false as gone from "case" limit 0;
     create temp table proof_flags as select id as log_id, {rows.names(FLAGS)} from log limit 0;
-    create temp table proof_gap as select {rows.names(REPORT)}, outcomes from report_outcomes limit 0;
+    create temp table proof_gap as select * from report_sum limit 0;
+    create temp table proof_facts as select reference from "case" limit 0;
+    create temp table definition (key text, code text, creates_case boolean, stops_timer boolean);
     create temp table proof_new as select id from log limit 0;
     create temp table proof_scope as select reference from "case" limit 0;
     create temp table proof_stretch as
@@ -75,6 +78,16 @@ def open_session(database_url: str) -> Session:
     return session
 
 
+def define(session: Session, codes: Iterable[Code]) -> None:
+    """Tell the session what the codes mean that reports ask about."""
+    session.execute("truncate definition")
+    with session.cursor() as cursor:
+        cursor.executemany(
+            "insert into definition values (%s, %s, %s, %s)",
+            [(code.key, code.code, code.creates_case, code.stops_timer) for code in codes],
+        )
+
+
 @contextmanager
 def snapshot(session: Session, shared: str | None = None) -> Iterator[str]:
     """One unchanging view of the database for all that is read inside; yields its name, for other sessions to share."""
@@ -109,7 +122,10 @@ def has_case(session: Session, reference: str) -> bool:
 
 
 def keep(session: Session, findings: Sequence[Finding]) -> None:
-    """Lay aside what the rows of these findings ought to be. Reports are not: see `measure_gap`."""
+    """Lay aside what the rows of these findings ought to be.
+
+    Of facts, whose they are; the aggregator computes them anew. Reports of sums are not laid aside: see `measure_gap`.
+    """
     wanted: dict[str, list[Sequence[Any]]] = {}
     for finding in findings:
         row = finding.fresh
@@ -121,6 +137,8 @@ def keep(session: Session, findings: Sequence[Finding]) -> None:
         elif finding.table == "case":
             values = [None] * (len(CASE) - 1) if row is None else [_adapted(row[name]) for name in CASE[1:]]
             wanted.setdefault("proof_case", []).append((finding.name, *values, row is None))
+        elif finding.table in KINDS:
+            wanted.setdefault("proof_facts", []).append((finding.case,))
         elif row is not None and "timer_id" in row:
             wanted.setdefault("proof_link", []).append((finding.name, row["timer_id"]))
         elif row is not None and finding.table == "log":

@@ -16,7 +16,13 @@ import psycopg
 from events.errors import CaselogError
 from schema import rows
 from schema.proof import CASE, FLAGS, TIMER, Session, snapshot
+from schema.reports.declaring import DIMENSIONS, SUMS
+from schema.reports.facts import KINDS
+from schema.reports.finding import summed_reports
+from schema.reports.outbox import mark_cases
+from schema.reports.tally import fresh_sums
 from schema.store import GATE
+from schema.verifying import COUNTED, ROW
 
 PARTS: Final = ("timers", "cases", "reports")
 # Any number that nothing else locks.
@@ -24,6 +30,7 @@ _REBUILD: Final = 0x6361_7365_7265_62
 # A batch takes well under a second. A recorder that stands still must not make the others wait for us longer than this.
 GATE_WAIT_MS: Final = 2000
 GATE_ATTEMPTS: Final = 5
+POSTED_SUMS: Final = 500
 # The server notices within a second that a client was killed, and some more pass until its session has ended.
 REBUILD_WAIT_MS: Final = 4000
 
@@ -108,10 +115,12 @@ def write(session: Session, parts: Collection[str], zone: str) -> dict[str, int]
         written["log"] = _rows(session, _LINK_LOGS)
     if "cases" in parts:
         written["case"] = _rows(session, _UPSERT_CASES) + _rows(session, _DELETE_CASES)
-        session.execute(_POST_FLAGS.encode(), {"zone": zone})
+        _post_sums(session, _changed_by_flags(), {"zone": zone})
         written["log"] = written.get("log", 0) + _rows(session, _FLAG_LOGS)
     if "cases" in parts or "reports" in parts:
-        written["report_outcomes"] = _rows(session, _POST_GAP)
+        written["report_sum"] = _post_sums(session, f"select {_KEY}, {rows.names(SUMS)} from proof_gap")  # noqa: S608
+        # Proved with everything else, it is known whose facts are not right; else they are all computed anew.
+        mark_cases(session, _WRONG_FACTS if "cases" in parts else _ALL_FACTS)
     return written
 
 
@@ -131,29 +140,56 @@ _FLAG_LOGS: Final = f"""
     update log set {", ".join(f"{name} = proof_flags.{name}" for name in FLAGS)}
     from proof_flags where log.id = proof_flags.log_id
 """  # noqa: S608 - column names of our own tables
-_OUTCOME: Final = "log.type = 'outcome' and log.case_reference is not null"
-_DAY: Final = "(log.occurred_at at time zone %(zone)s)::date as day"
-_POST_FLAGS: Final = f"""
-    insert into report_outbox (report, dimensions, measures)
-    select 'outcomes', jsonb_build_array(to_char(day, 'YYYY-MM-DD'), key, code, category, provider, organisation,
-                                         case_source), jsonb_build_object('outcomes', sum(sign))
-    from (
-        select {_DAY}, key, code, log.category, log.provider, log.organisation, log.case_source, -1 as sign
-        from proof_flags join log on log.id = log_id where {_OUTCOME} and not log.suppressed
-        union all
-        select {_DAY}, key, code, proof_flags.category, proof_flags.provider, proof_flags.organisation,
-               proof_flags.case_source, 1
-        from proof_flags join log on log.id = log_id where {_OUTCOME} and not proof_flags.suppressed
-    ) as change group by day, key, code, category, provider, organisation, case_source having sum(sign) <> 0
-"""  # noqa: S608 - column names of our own tables
-_POST_GAP: Final = """
-    insert into report_outbox (report, dimensions, measures)
-    select 'outcomes', jsonb_build_array(to_char(day, 'YYYY-MM-DD'), key, code, category, provider, organisation,
-                                         source), jsonb_build_object('outcomes', outcomes)
-    from proof_gap
+_WRONG_FACTS: Final = """
+    select reference from proof_facts union select reference from proof_case
+    union select case_reference from proof_flags join log on log.id = log_id where case_reference is not null
 """
+_ALL_FACTS: Final = " union ".join(
+    ['select reference from "case"', *(f"select case_reference from {kind}" for kind in KINDS)]  # noqa: S608 - ours
+)
+_KEY: Final = rows.names(("report", *ROW))
+
+
+def _changed_by_flags() -> str:
+    """What the flags laid aside change in the reports of sums, beside those that the log has."""
+    flags = ", ".join(f"log.{name}" for name in FLAGS)
+    fresh = ", ".join(f"proof_flags.{name}" for name in FLAGS)
+    logs = f"""
+        select {COUNTED}, {flags}, -1 as sign from proof_flags join log on log.id = log_id
+        union all select {COUNTED}, {fresh}, 1 from proof_flags join log on log.id = log_id
+    """  # noqa: S608 - column names of our own tables
+    return " union all ".join(
+        f"select '{report.name}' as report, {rows.names((*ROW, *SUMS))} from ({fresh_sums(report, logs)}) as changed"  # noqa: S608
+        for report in summed_reports()
+    )
+
+
+def _post_sums(session: Session, query: str, parameters: dict[str, str] | None = None) -> int:
+    """Post rows of sums, some hundred a row of the outbox. Returns how many."""
+    element = f"json_build_array(report, to_char(day, 'YYYY-MM-DD'), {rows.names((*DIMENSIONS, *SUMS))})"
+    some = " or ".join(f"{name} <> 0" for name in SUMS)
+    found = session.execute(
+        f"""
+        with posted as (
+            insert into report_outbox (deltas, sums, cases)
+            select count(*), json_agg({element}), '{{}}' from (
+                select row.*, row_number() over () / {POSTED_SUMS} as part from ({query}) as row where {some}
+            ) as parts group by part returning deltas
+        )
+        select coalesce(sum(deltas), 0)::bigint from posted
+        """.encode(),  # noqa: S608 - column names of our own tables
+        parameters,
+    ).fetchone()
+    assert found is not None
+    posted: int = found[0]
+    return posted
 
 
 def forget_empty_rows(session: Session) -> None:
-    """Delete the rows of the report that count nothing; those that an aggregator adds to at that moment stay."""
-    session.execute("delete from report_outcomes where outcomes = 0")
+    """Delete the rows of reports that came to nothing, and of reports that are no more.
+
+    Those that an aggregator adds to at that moment stay.
+    """
+    nothing = " and ".join(f"{name} = 0" for name in SUMS)
+    known = [report.name for report in summed_reports()]
+    session.execute(f"delete from report_sum where {nothing} or report <> all(%s)".encode(), (known,))  # noqa: S608

@@ -20,7 +20,7 @@ from schema import rows, tables
 LOG_COLUMNS: Final = (
     "id", "source", "event_id", "key", "code", "type", "level", "case_reference", "actor", "role", "actor_provider",
     "notes", "context", "patch", "extensions", "occurred_at", "timer_id", "suppressed", "category", "provider",
-    "organisation", "case_source",
+    "organisation", "case_source", "case_created_at",
 )  # fmt: skip
 # The case's own columns, in the order of CaseState; then what the fold remembers.
 _CASE_PLAIN: Final = tuple(c.name for c in tables.case.columns if c.name in CaseState.__struct_fields__)
@@ -137,6 +137,7 @@ def _log_values(log: Log) -> tuple[Any, ...]:
         log.actor_provider, log.notes, _json(log.context) if log.context else "{}",
         None if log.patch is None else _json(log.patch), None if log.extensions is None else _json(log.extensions),
         log.occurred_at, log.timer_id, log.suppressed, log.category, log.provider, log.organisation, log.case_source,
+        log.case_created_at,
     )  # fmt: skip
 
 
@@ -160,7 +161,9 @@ def rewrite_logs(db: Connection, logs: Iterable[Log]) -> None:
     db.execute(_REWRITE_LOGS, rows.transposed(_LOG_DERIVED, map(attrgetter(*_LOG_DERIVED), logs)))
 
 
-_LOG_DERIVED: Final = ("id", "timer_id", "suppressed", "category", "provider", "organisation", "case_source")
+_LOG_DERIVED: Final = (
+    "id", "timer_id", "suppressed", "category", "provider", "organisation", "case_source", "case_created_at",
+)  # fmt: skip
 _REWRITE_LOGS: Final = text(
     f"""
     update log set {rows.assignments(tables.log, _LOG_DERIVED[1:])}

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any, Final
 
 from sqlalchemy import (
+    ARRAY,
     DDL,
+    JSON,
     BigInteger,
     Boolean,
     Column,
@@ -95,9 +97,11 @@ log: Final = Table(
     Column("provider", Text, comment="Derived: the case's provider as folded at this log"),
     Column("organisation", Text, comment="Derived: the case's organisation as folded at this log"),
     Column("case_source", Text, comment="Derived: the case's source as folded at this log"),
+    Column("case_created_at", Moment, comment="Derived: when the case was created, as folded at this log"),
     UniqueConstraint("source", "event_id"),
     Index(None, "case_reference", "occurred_at"),
     Index(None, "actor", "occurred_at"),
+    Index("log_outcome_idx", "occurred_at", postgresql_where=text("type = 'outcome'")),
     comment="What happened: one row an event, never deleted; only derived columns are ever rewritten",
 )
 
@@ -164,6 +168,7 @@ timer: Final = Table(
     Index(None, "actor", "started_at"),
     Index("timer_running_idx", "actor", unique=True, postgresql_where=text("stopped_at is null")),
     Index(None, "case_reference"),
+    Index(None, "stopped_at"),
     comment="Stretches of operators' billable time, as folded from the log",
     postgresql_with={"fillfactor": FILLFACTOR},
 )
@@ -214,25 +219,34 @@ report_outbox: Final = Table(
     "report_outbox",
     metadata,
     Column("id", BigInteger, Identity(), primary_key=True),
-    Column("report", Text, nullable=False, comment="Name of the report that the delta belongs to"),
-    Column("dimensions", JSONB, nullable=False, comment="Which row of the report"),
-    Column("measures", JSONB, nullable=False, comment="What to add to it; signed"),
+    Column("deltas", Integer, nullable=False, comment="How many rows of sums and cases it holds"),
+    Column(
+        "sums", JSON, nullable=False, comment="Rows of report_sum in the order of its columns; sums are to be added"
+    ),
+    Column("cases", ARRAY(Text), nullable=False, comment="Cases whose facts are to be computed anew"),
     _now("created_at", "The database's clock, for the lag"),
-    comment="Report deltas that the recorder wrote and the aggregator has not added up yet",
+    comment="What batches do to the reports and the aggregator has not added up yet: one row a batch",
 )
 
-report_outcomes: Final = Table(
-    "report_outcomes",
+report_sum: Final = Table(
+    "report_sum",
     metadata,
-    Column("day", Date, nullable=False, comment="Local day of the outcome"),
-    Column("key", Text, nullable=False, comment="Event key"),
-    Column("code", Text, nullable=False, comment="Outcome code"),
+    Column("report", Text, nullable=False, comment="Name of the report"),
+    Column(
+        "day", Date, nullable=False, comment="Local day of the log, or first day of the month of its case's creation"
+    ),
+    Column("key", Text, comment="Event key; this and the other dimensions are null where the report has them not"),
+    Column("code", Text, comment="Code"),
     Column("category", Text, comment="The case's category as folded at the log"),
     Column("provider", Text, comment="The case's provider as folded at the log"),
     Column("organisation", Text, comment="The case's organisation as folded at the log"),
     Column("source", Text, comment="The case's source as folded at the log"),
-    Column("outcomes", BigInteger, nullable=False, comment="Unsuppressed outcome logs"),
+    Column("operator", Text, comment="The log's actor"),
+    Column("n1", BigInteger, nullable=False, comment="The report's first sum; see caselog report --describe"),
+    Column("n2", BigInteger, nullable=False, comment="Its second sum, or 0"),
+    Column("n3", BigInteger, nullable=False, comment="Its third sum, or 0"),
     UniqueConstraint(
+        "report",
         "day",
         "key",
         "code",
@@ -240,10 +254,72 @@ report_outcomes: Final = Table(
         "provider",
         "organisation",
         "source",
-        name="report_outcomes_row_key",
+        "operator",
+        name="report_sum_row_key",
         postgresql_nulls_not_distinct=True,
     ),
-    comment="Report `outcomes` (RULES.md §7), fed by the aggregator",
+    comment="The reports that are sums (RULES.md §7), fed by the aggregator; a row may have come to nothing",
+    postgresql_with={"fillfactor": FILLFACTOR},
+)
+
+callback: Final = Table(
+    "callback",
+    metadata,
+    Column("log_id", BigInteger, primary_key=True, autoincrement=False, comment="The log that arranged it"),
+    Column("case_reference", Ordered, nullable=False, comment="The case"),
+    Column("code", Text, nullable=False, comment="CB1, CB2, CB3 or PCB"),
+    Column("attempt", Integer, nullable=False, comment="The case's callbacks since the last reset, this one included"),
+    Column("logged_at", Moment, nullable=False, comment="When it was arranged"),
+    Column("callback_at", Moment, nullable=False, comment="When the client was promised a call"),
+    Column("source", Text, comment="The case's source at that log"),
+    Column("organisation", Text, comment="The case's organisation at that log"),
+    Column("first_contact_at", Moment, comment="Of a CB1: first later log by an operator that counts as contact"),
+    Column("next_outcome", Text, comment="Of a CB1: code of the case's next outcome"),
+    Column("call_started_at", Moment, comment="Of a CB1: first later CALL_STARTED"),
+    Column("resolved_at", Moment, comment="Of a CB1: first later log with a code that settles it"),
+    Column("sla_15", Moment, comment="Of a CB1: 15 working minutes after callback_at, unless the event said otherwise"),
+    Column("sla_30", Moment, comment="Likewise: 30 working minutes"),
+    Column("sla_120", Moment, comment="Likewise: 120 working minutes"),
+    Column("sla_480", Moment, comment="Likewise: 480 working minutes"),
+    Column("sla_72h", Moment, comment="Likewise: 4,320 working minutes"),
+    Index(None, "case_reference"),
+    Index(None, "callback_at"),
+    comment="Callbacks of cases (RULES.md §7), computed from each case's log by the aggregator",
+)
+
+complaint: Final = Table(
+    "complaint",
+    metadata,
+    Column("log_id", BigInteger, primary_key=True, autoincrement=False, comment="The log that first opened it"),
+    Column("case_reference", Ordered, nullable=False, comment="The case"),
+    Column("complaint", Text, comment="Its name; null: the case's one unnamed complaint"),
+    Column("created_at", Moment, nullable=False, comment="When it was created"),
+    Column("holding_letter_due_at", Moment, nullable=False, comment="1 working day later"),
+    Column("full_response_due_at", Moment, nullable=False, comment="15 working days after its creation"),
+    Column("owner", Text, comment="Who looks after it, as last set"),
+    Column("holding_letter_at", Moment, comment="When the first holding letter was sent"),
+    Column("full_response_at", Moment, comment="When the first full response was sent"),
+    Column("closed_at", Moment, comment="When it was closed or voided; null while it is open"),
+    Column("voided", Boolean, nullable=False, comment="It was voided"),
+    Index(None, "case_reference"),
+    Index(None, "created_at"),
+    comment="Complaints (RULES.md §7), computed from each case's log by the aggregator",
+)
+
+assignment: Final = Table(
+    "assignment",
+    metadata,
+    Column("log_id", BigInteger, primary_key=True, autoincrement=False, comment="The log that assigned the case"),
+    Column("case_reference", Ordered, nullable=False, comment="The case"),
+    Column("provider", Text, comment="The provider that was given the case"),
+    Column("assigned_at", Moment, nullable=False, comment="When"),
+    Column("viewed_at", Moment, comment="First viewed by the provider"),
+    Column("accepted_at", Moment, comment="Accepted by the provider"),
+    Column("rejected_at", Moment, comment="Rejected by the provider"),
+    Column("closed_at", Moment, comment="Closed by the provider"),
+    Index(None, "case_reference"),
+    Index(None, "assigned_at"),
+    comment="Cases' stays with providers (RULES.md §7), computed from each case's log by the aggregator",
 )
 
 code_definition: Final = Table(

@@ -13,7 +13,11 @@ from typing import Any, Final, TypeAlias
 import msgspec
 
 from schema import rows
-from schema.proof import CASE, FLAGS, REPORT, TIMER, Session, kept
+from schema.proof import CASE, FLAGS, TIMER, Session, kept
+from schema.reports.declaring import DIMENSIONS, SUMS, Report
+from schema.reports.facts import columns
+from schema.reports.finding import summed_reports
+from schema.reports.tally import fresh_sums
 from schema.scope import STRETCHED_LOGS
 
 FETCHED_ROWS: Final = 2000
@@ -21,11 +25,17 @@ FETCHED_ROWS: Final = 2000
 LOG: Final = (
     "id", "source", "event_id", "key", "code", "type", "level", "occurred_at", "case_reference", "actor", "role",
     "actor_provider", "notes", "context", "patch", "extensions", "timer_id", "suppressed", "category", "provider",
-    "organisation", "case_source",
+    "organisation", "case_source", "case_created_at",
 )  # fmt: skip
 ACTOR_LOG: Final = (
     "id", "source", "event_id", "key", "code", "type", "level", "occurred_at", "case_reference", "actor", "timer_id",
 )  # fmt: skip
+
+ROW: Final = ("day", *DIMENSIONS)
+# What of a log, its flags aside, decides where it counts.
+COUNTED: Final = (
+    "log.id, log.key, log.code, log.type, log.role, log.actor, log.context, log.occurred_at, log.case_reference"
+)
 
 Row: TypeAlias = tuple[Any, ...]
 _numbers: Final = count(1)
@@ -129,57 +139,81 @@ def stray_flags(session: Session) -> Iterator[Row]:
         f"""
         select {rows.names(LOG)} from log
         where case_reference is null
-          and (suppressed or num_nonnulls(category, provider, organisation, case_source) > 0)
+          and (suppressed or num_nonnulls(category, provider, organisation, case_source, case_created_at) > 0)
         """,  # noqa: S608 - our own columns
     )
 
 
-def report_gaps(session: Session, zone: str, *, as_kept: bool) -> Iterator[Row]:
-    """The rows of `outcomes` that are not what the log adds up to: `REPORT`, stored, fresh, newest log counted.
+def pending_cases(session: Session) -> set[str]:
+    """The cases whose facts are about to be computed anew, in the same snapshot."""
+    found = session.execute("select distinct unnest(cases) from report_outbox")
+    return {row[0] for row in found}
+
+
+def stored_facts(session: Session, kind: str, part: Part | None) -> Iterator[Row]:
+    """The facts of a kind, case by case in order of their references: its `columns`.
+
+    Of a part of all cases; None for the selected ones.
+    """
+    where = _selected("case_reference") if part is None else part.holds("case_reference")
+    names = rows.names(columns(kind))
+    return _stream(session, f"select {names} from {kind} where {where} order by case_reference, log_id")  # noqa: S608
+
+
+def report_gaps(session: Session, report: Report, zone: str, *, as_kept: bool) -> Iterator[Row]:
+    """The rows of a report of sums that are not what the log adds up to: `ROW`, stored and fresh sums, newest log.
 
     What the outbox holds counts as stored: it is under way, in the same snapshot. `as_kept`: the log with the flags
     that it ought to have, as laid aside; else with those that it has.
     """
-    return _stream(session, _gaps(session, as_kept=as_kept), {"zone": zone})
+    return _stream(session, _gaps(session, report, as_kept=as_kept), {"zone": zone})
 
 
 def measure_gap(session: Session, zone: str) -> None:
-    """Lay aside what the report lacks beside the log as it is stored.
+    """Lay aside what the reports of sums lack beside the log as it is stored.
 
     Recorder and aggregator keep this gap as it is, since a delta always says what changes in the log. So it may be
     measured in any snapshot and added at any time after.
     """
     session.execute("truncate proof_gap")
-    session.execute(
-        f"insert into proof_gap select {rows.names(REPORT)}, fresh - stored from ({_gaps(session)}) as gap".encode(),  # noqa: S608
-        {"zone": zone},
-    )
+    gap = ", ".join(f"fresh_{name} - stored_{name}" for name in SUMS)
+    for report in summed_reports():
+        session.execute(
+            f"insert into proof_gap select '{report.name}', {rows.names(ROW)}, {gap} "  # noqa: S608 - our own columns
+            f"from ({_gaps(session, report)}) as gap".encode(),
+            {"zone": zone},
+        )
 
 
-def _gaps(session: Session, *, as_kept: bool = False) -> str:
-    columns, source = _of("log", FLAGS), "log"
+def _gaps(session: Session, report: Report, *, as_kept: bool = False) -> str:
+    flags, source = _of("log", FLAGS), "log"
     if as_kept and kept(session, "proof_flags"):
-        columns = ", ".join(
+        flags = ", ".join(
             f"case when proof_flags.log_id is null then log.{name} else proof_flags.{name} end as {name}"
             for name in FLAGS
         )
         source = "log left join proof_flags on proof_flags.log_id = log.id"
-    names = rows.names(REPORT)
+    fresh = fresh_sums(report, f"select {COUNTED}, {flags}, 1 as sign from {source}")  # noqa: S608 - our own columns
+    names = rows.names(ROW)
+    stored = ", ".join(f"{name} as stored_{name}" for name in SUMS)
+    posted = ", ".join(
+        f"(element->>{at})::bigint" for at in range(2 + len(DIMENSIONS), 2 + len(DIMENSIONS) + len(SUMS))
+    )
+    zeros = ", ".join(["0"] * len(SUMS))
     return f"""
-        select {names}, sum(stored)::bigint as stored, sum(fresh)::bigint as fresh, max(newest) as newest from (
-            select day, key, code, category, provider, organisation, case_source as source,
-                   0 as stored, count(*) as fresh, max(id) as newest
-            from (
-                select log.id, (log.occurred_at at time zone %(zone)s)::date as day, log.key, log.code, {columns}
-                from {source} where log.type = 'outcome' and log.case_reference is not null
-            ) as outcome where not suppressed group by 1, 2, 3, 4, 5, 6, 7
+        select {names}, {", ".join(f"sum(stored_{n})::bigint as stored_{n}" for n in SUMS)},
+               {", ".join(f"sum(fresh_{n})::bigint as fresh_{n}" for n in SUMS)}, max(newest) as newest
+        from (
+            select {names}, {stored}, {", ".join(f"0 as fresh_{n}" for n in SUMS)}, null::bigint as newest
+            from report_sum where report = '{report.name}'
             union all
-            select {names}, outcomes, 0, null from report_outcomes
+            select {names}, {zeros}, {", ".join(SUMS)}, newest from ({fresh}) as fresh
             union all
-            select (dimensions->>0)::date, dimensions->>1, dimensions->>2, dimensions->>3, dimensions->>4,
-                   dimensions->>5, dimensions->>6, (measures->>'outcomes')::bigint, 0, null
-            from report_outbox where report = 'outcomes'
-        ) as counted group by {names} having sum(stored) <> sum(fresh) order by {names}
+            select (element->>1)::date, {", ".join(f"element->>{at}" for at in range(2, 2 + len(DIMENSIONS)))},
+                   {posted}, {zeros}, null
+            from report_outbox, json_array_elements(sums) as element where element->>0 = '{report.name}'
+        ) as counted group by {names}
+        having {" or ".join(f"sum(stored_{n}) <> sum(fresh_{n})" for n in SUMS)} order by {names}
     """  # noqa: S608 - our own columns
 
 

@@ -12,12 +12,11 @@ from time import monotonic, sleep
 from typing import Any, Final
 
 import psycopg
+from proof import add_up_reports
 from stored import body
 
 from events import broker
 from events.publisher import Publisher
-from schema.connection import make_engine
-from schema.reports import drain_outbox
 from workers.up import caselog_program
 
 ROOT: Final = Path(__file__).parents[1]
@@ -145,11 +144,7 @@ class Pipeline:
 
     def drain_reports(self) -> None:
         """Add up the reports here, for tests in which no tasks worker runs."""
-        engine = make_engine(self.database_url)
-        with engine.begin() as db:
-            while drain_outbox(db):
-                pass
-        engine.dispose()
+        add_up_reports(self.database_url)
 
     @contextmanager
     def database_away(self) -> Iterator[None]:

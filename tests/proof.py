@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo
 from events.registry import EventRegistry, event_registry
 from events.resolve import Rules
 from schema.findings import Difference, Finding, differences
+from workers import aggregating
 from workers.verify import Verification
 
 RULES = Rules(zone=ZoneInfo("Europe/London"))
@@ -44,3 +45,8 @@ def what_differs(
 def assert_verified(database_url: str, *, rules: Rules = RULES, registry: EventRegistry = event_registry) -> None:
     """Everything in the database is what its log says, under the registry and the rules that it was recorded with."""
     assert what_differs(database_url, rules=rules, registry=registry) == []
+
+
+def add_up_reports(database_url: str, *, rules: Rules = RULES, registry: EventRegistry = event_registry) -> None:
+    """Do what the aggregator does, for tests in which none runs."""
+    aggregating.add_up_reports(database_url, registry, rules)

@@ -12,12 +12,16 @@ from operator import attrgetter, itemgetter
 from typing import Any, Final
 
 from events.afresh import ActorAfresh, Definitions, fold_whole_case, set_by
+from events.facts import Facts
 from events.resolve import Rules
 from events.state import CaseState, Log, TimerState
 from schema import verifying
 from schema.findings import Entry, Finding
 from schema.proof import CASE, CASE_PLAIN, FLAGS, TIMER, Session
-from schema.verifying import ACTOR_LOG, LOG, Part, Row
+from schema.reports.declaring import SUMS
+from schema.reports.finding import summed_reports
+from schema.verifying import ACTOR_LOG, LOG, ROW, Part, Row
+from workers.checking_facts import StoredFacts
 
 Advance = Callable[[int], None]
 
@@ -90,27 +94,32 @@ def check_cases(
     """The cases, and what their logs derive from them, of a part of the cases or of the selected ones."""
     stored = verifying.stored_cases(session, part)
     logs = _counted(verifying.case_logs(session, part), advance)
+    facts = StoredFacts(session, part)
     beside = next(stored, None)
     for reference, group in groupby(logs, key=_CASE):
+        yield from facts.before(reference)
         while beside is not None and beside[0] < reference:
             yield from _without_log(beside)
             beside = next(stored, None)
         mine, beside = (beside, next(stored, None)) if beside and beside[0] == reference else (None, beside)
-        yield from _check_case(reference, [_log(row) for row in group], mine, definitions, rules)
+        log_of_case = [_log(row) for row in group]
+        yield from _check_case(reference, log_of_case, mine, definitions, rules, facts=facts)
     while beside is not None:
         yield from _without_log(beside)
         beside = next(stored, None)
+    yield from facts.left()
 
 
 def _check_case(
-    reference: str, logs: list[Log], stored: Row | None, definitions: Definitions, rules: Rules
+    reference: str, logs: list[Log], stored: Row | None, definitions: Definitions, rules: Rules, *, facts: StoredFacts
 ) -> Iterator[Finding]:
     before = [_flags(log) for log in logs]
     seconds, row = (0, None) if stored is None else (stored[1], stored[2:])
     if row is not None and row[0] is None:
         row = None
-    case = fold_whole_case(reference, logs, definitions, rules)
-    if case is None:
+    whole = fold_whole_case(reference, logs, definitions, rules)
+    yield from facts.check(reference, Facts() if whole is None else whole.facts)
+    if whole is None:
         first = min(logs, key=lambda log: log.order_key)
         # Nothing to write: the log cannot be mended, and a case whose creation it lacks is not thrown away for that.
         yield _finding(first, {"case_reference": reference}, {"case_reference": "no log creates it"}, mendable=False)
@@ -118,6 +127,7 @@ def _check_case(
     for log, flags in zip(logs, before, strict=True):
         if _flags(log) != flags:
             yield _finding(log, dict(zip(FLAGS, flags, strict=True)), dict(zip(FLAGS, _flags(log), strict=True)))
+    case = whole.case
     case.billable_time = seconds
     fresh = _case_row(case)
     if fresh != row:
@@ -152,18 +162,28 @@ def check_strays(session: Session) -> Iterator[Finding]:
 
 
 def check_reports(session: Session, rules: Rules) -> Iterator[Finding]:
-    """The report `outcomes`, against the log with the flags that it ought to have."""
-    gaps = verifying.report_gaps(session, rules.zone.key, as_kept=True)
-    while batch := list(islice(gaps, 1000)):
-        found = verifying.entries(session, [row[-1] for row in batch if row[-1] is not None])
-        for *dimensions, stored, fresh, newest in batch:
-            yield Finding(
-                table="report_outcomes",
-                name=" / ".join("-" if value is None else str(value) for value in dimensions),
-                stored={"outcomes": stored},
-                fresh={"outcomes": fresh},
-                because={} if newest is None else {"": Entry(*found[newest])},
-            )
+    """The reports of sums, against the log with the flags that it ought to have."""
+    for report in summed_reports():
+        gaps = verifying.report_gaps(session, report, rules.zone.key, as_kept=True)
+        names = [measure.name for measure in report.counted]
+        while batch := list(islice(gaps, 1000)):
+            found = verifying.entries(session, [row[-1] for row in batch if row[-1] is not None])
+            for row in batch:
+                key, stored, fresh, newest = (
+                    row[: len(ROW)],
+                    row[len(ROW) : -1 - len(SUMS)],
+                    row[-1 - len(SUMS) : -1],
+                    row[-1],
+                )
+                shown = dict(zip(ROW, key, strict=True))
+                dimensions = [shown["day"], *(shown[column.name] for column in report.dimensions[1:])]
+                yield Finding(
+                    table=f"report_{report.name}",
+                    name=" / ".join("-" if value is None else str(value) for value in dimensions),
+                    stored=dict(zip(names, stored, strict=False)),
+                    fresh=dict(zip(names, fresh, strict=False)),
+                    because={} if newest is None else {"": Entry(*found[newest])},
+                )
 
 
 def _counted(rows: Iterator[Row], advance: Advance) -> Iterator[Row]:
@@ -180,7 +200,7 @@ def _log(row: Row) -> Log:
         id=row[0], source=row[1], event_id=row[2], key=row[3], code=row[4], type=row[5], level=row[6],
         occurred_at=row[7], case=row[8], actor=row[9], role=row[10], actor_provider=row[11], notes=row[12],
         context=row[13], patch=row[14], extensions=row[15], timer_id=row[16], suppressed=row[17], category=row[18],
-        provider=row[19], organisation=row[20], case_source=row[21],
+        provider=row[19], organisation=row[20], case_source=row[21], case_created_at=row[22],
     )  # fmt: skip
 
 

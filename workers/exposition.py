@@ -20,8 +20,9 @@ from prometheus_client.registry import Collector
 from sqlalchemy import Engine
 
 from events.broker import EVENTS_QUEUE, PING_QUEUE, QueueStatus, connect, queue_status
-from schema import deadletters, parking, reports
+from schema import deadletters, parking
 from schema.connection import limit_statements
+from schema.reports import outbox
 from workers.health import ALL, STATEMENT_TIMEOUT_MS, WITHIN_S, Health
 from workers.heartbeat import YOUNG_S, read_beats
 from workers.metrics import COUNTERS, ENDLESS, HISTOGRAMS, LE, OTHER, SUM, CounterFamily, Field, HistogramFamily
@@ -146,7 +147,7 @@ class Exposition(Collector):
     def _stored(self) -> list[Metric]:
         with self._engine.begin() as db:
             limit_statements(db, STATEMENT_TIMEOUT_MS)
-            lag = reports.outbox_lag(db)
+            lag = outbox.lag(db)
             parked = parking.count_parked(db)
             dead = deadletters.count_by_reason(db)
         by_reason: dict[tuple[str, ...], float] = {(reason,): 0.0 for reason in (*deadletters.REASONS, OTHER)}

@@ -16,9 +16,10 @@ import redis
 from sqlalchemy import Connection, Engine
 
 from events.broker import EVENTS_QUEUE, connect, queue_status
-from schema import deadletters, reports
+from schema import deadletters
 from schema.connection import limit_statements
 from schema.migrate import current_revision, head_revision
+from schema.reports import outbox
 from workers.data_dir import find_place
 from workers.heartbeat import YOUNG_S, Beat, read_beats
 from workers.settings import Settings
@@ -133,7 +134,7 @@ class Health:
     def _aggregates(self) -> Check:
         with self._engine.begin() as db:
             _bound(db)
-            lag = reports.outbox_lag(db)
+            lag = outbox.lag(db)
         limit_s = self._settings.health_outbox_age_s
         return _judged(
             "aggregates",

@@ -5,8 +5,9 @@ from __future__ import annotations
 import redis
 
 from events.broker import EVENTS_QUEUE, PING_QUEUE, QueueStatus, connect, queue_status
-from schema import parking, reports
+from schema import parking
 from schema.connection import make_engine
+from schema.reports import outbox
 from workers.heartbeat import Beat, read_beats
 from workers.services import Services
 from workers.tasks import NAMESPACE, QUEUE
@@ -22,7 +23,7 @@ def queue_table(services: Services, client: redis.Redis) -> list[QueueStatus]:
     engine = make_engine(services.database_url, application="caselog queues")
     try:
         with engine.connect() as db:
-            parked, lag = parking.count_parked(db), reports.outbox_lag(db)
+            parked, lag = parking.count_parked(db), outbox.lag(db)
     finally:
         engine.dispose()
     tasks = sum(beat.role == "tasks" for beat in beats)

@@ -10,17 +10,14 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Final
 
-from sqlalchemy import Engine
-
 from events.errors import CaselogError, did_you_mean
-from schema import proof, rebuilding, reports, verifying
-from schema.connection import make_engine
+from schema import proof, rebuilding, verifying
+from workers.aggregating import add_up_reports
 from workers.verify import Counting, Verification
 
 # So many logs are folded again in a tenth of a second: recorders may wait for that.
 FEW_LOGS: Final = 500
 MOST_ROUNDS: Final = 10
-DRAIN_DELTAS: Final = 10_000
 
 
 class UnknownPart(CaselogError):
@@ -76,21 +73,6 @@ def _swap(verification: Verification, parts: Collection[str]) -> dict[str, int]:
         if folded:
             verification.catch_up()
         written = rebuilding.write(session, parts, zone)
-    add_up_reports(verification.database_url)
+    written |= add_up_reports(verification.database_url, verification.registry, verification.rules)
     rebuilding.forget_empty_rows(session)
     return written
-
-
-def add_up_reports(database_url: str) -> None:
-    """Add the deltas of the outbox to their reports, as the aggregator does, beside it."""
-    engine = make_engine(database_url, application="caselog rebuild", connections=1)
-    try:
-        while _drained(engine) == DRAIN_DELTAS:
-            pass
-    finally:
-        engine.dispose()
-
-
-def _drained(engine: Engine) -> int:
-    with engine.begin() as db:
-        return reports.drain_outbox(db, DRAIN_DELTAS)

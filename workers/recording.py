@@ -18,15 +18,19 @@ import psycopg
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
+from events import facts
+from events.afresh import Definitions
 from events.errors import CaselogError, EventError, EventFailed
-from events.fold import Plan, fold
+from events.fold import Plan, World, fold
 from events.message import Event, Malformed, Message, decode
 from events.refold import Past, refold
 from events.registry import EventRegistry
 from events.resolve import Rules, Screened, failure, screen
 from events.sameness import refuse_another, refuse_another_than_parked
-from schema import deadletters, definitions, parking, past, reports, store
+from schema import deadletters, definitions, parking, past, store
 from schema.deadletters import DeadLetter
+from schema.reports import outbox
+from schema.reports.tally import ReportTally
 from workers.entries import Entry, apart, dead_entry, dead_letter, identity, unknown_case, waiting
 from workers.loading import Identity, load
 from workers.namesakes import turns
@@ -97,6 +101,7 @@ class Recording:
         self._rules = rules
         self._transaction_events = transaction_events
         self._give_up_parked_s = give_up_parked_s
+        self._report_tally = ReportTally(Definitions(registry), rules.zone)
         # The (key, code) whose definitions are known to be kept: a batch that uses no other asks nothing.
         self._kept: set[tuple[str, str]] = set()
 
@@ -206,7 +211,7 @@ class Recording:
             plan = fold(fresh, world, self._registry, self._rules, iter(ids))
         else:
             plan = refold(fresh, world, earlier, self._registry, self._rules, iter(ids))
-        result = self._store(db, plan)
+        result = self._store(db, plan, world)
         refused += [(entries[at], error) for at, error in plan.refused]
         again: list[tuple[Entry, EventError | None]] = [
             (entries[s.position], None) for s in screened if (s.event.source, s.event.id) in known
@@ -242,12 +247,11 @@ class Recording:
                 refused.append((entry, error))
         return screened, refused
 
-    def _store(self, db: Connection, plan: Plan) -> Recorded:
+    def _store(self, db: Connection, plan: Plan, world: World) -> Recorded:
         created = [plan.cases[reference] for reference in plan.created]
         changed = [case for reference, case in plan.cases.items() if reference not in plan.created]
         started = [plan.timers[timer] for timer in plan.started]
         ended = [timer for timer_id, timer in plan.timers.items() if timer_id not in plan.started]
-        deltas = reports.deltas(plan.logs, plan.rewritten, self._rules.zone)
         hastened = 0
         if plan.logs and not store.insert_logs(db, plan.logs):
             raise Contended
@@ -265,10 +269,9 @@ class Recording:
             store.update_timers(db, ended)
         if started:
             store.insert_timers(db, started)
-        if deltas:
-            reports.post(db, deltas)
+        deltas = outbox.post(db, self._report_tally.rows(plan.logs, plan.rewritten), _moved_cases(plan, world))
         suppressed = sum(log.suppressed for log in plan.logs)
-        return Recorded(recorded=len(plan.logs), suppressed=suppressed, deltas=len(deltas), hastened=hastened)
+        return Recorded(recorded=len(plan.logs), suppressed=suppressed, deltas=deltas, hastened=hastened)
 
     def _set_aside(self, db: Connection, refused: Sequence[tuple[Entry, EventError | None]]) -> Recorded:
         """Write dead letters; an event that the log has already is none, whatever is wrong with it now.
@@ -329,6 +332,13 @@ class Recording:
             parking.unpark(db, done)
 
 
+def _moved_cases(plan: Plan, world: World) -> set[str]:
+    """The cases whose facts, as reports keep them, this batch may have changed."""
+    moved = {log.case for log in plan.logs if log.case is not None and facts.matters(log)}
+    moved |= {log.case for _, log in plan.rewritten if log.case is not None}
+    return moved | {name for name, case in plan.cases.items() if facts.moved(world.cases.get(name), case)}
+
+
 def _measure(result: Recorded, plan: Plan, earlier: Past | None, now: datetime) -> None:
     """For the metrics; the ages as they are at the start of the transaction, which is what the database's now is."""
     result.codes = Counter([(log.key, log.code) for log in plan.logs])
@@ -383,7 +393,9 @@ def _translated() -> Iterator[None]:
         state = getattr(error.orig, "sqlstate", None) or ""
         if state in _AGAIN:
             raise Contended from error
-        blames_row = state.startswith(_REFUSED_ROW) or (not state and isinstance(error.orig, psycopg.DataError))
+        # Without a state it was psycopg that refused the value, before anything was sent.
+        unsent = not state and isinstance(error.orig, psycopg.DataError | psycopg.ProgrammingError)
+        blames_row = state.startswith(_REFUSED_ROW) or unsent
         if blames_row and not error.connection_invalidated:
             raise
         raise DatabaseAway(f"PostgreSQL: {str(error.orig).strip() or type(error.orig).__name__}") from error

@@ -15,6 +15,7 @@ from events.publisher import Publisher
 from events.registry import autodiscover, event_registry
 from events.resolve import Rules
 from schema.connection import make_engine
+from workers.aggregating import Aggregator
 from workers.heartbeat import Heartbeat
 from workers.logs import configure_logs, get_logger
 from workers.metrics import Tally, tally_batch
@@ -43,6 +44,8 @@ def make_rules(settings: Settings) -> Rules:
         zone=settings.zone,
         search_context=settings.search_context,
         future_tolerance=timedelta(seconds=settings.future_tolerance_s),
+        opening_hours=settings.opening_hours,
+        bank_holidays=settings.bank_holidays,
     )
 
 
@@ -99,8 +102,15 @@ def run_task_worker(settings: Settings, services: Services) -> None:
     engine = make_engine(services.database_url, application="caselog tasks", connections=WORKER_THREADS)
     heartbeat = Heartbeat(client, "tasks")
     tally = Tally()
-    days = settings.dead_letter_retention_days
-    declare_tasks(broker, engine, recording, heartbeat, tally, dead_letter_retention_days=days)
+    declare_tasks(
+        broker,
+        engine,
+        recording,
+        heartbeat,
+        tally,
+        aggregator=Aggregator(engine, event_registry, make_rules(settings)),
+        dead_letter_retention_days=settings.dead_letter_retention_days,
+    )
     get_logger().info("tasks started", pid=os.getpid())
     with flushing("tasks", services, tally, engine, recording.engine):
         run_tasks(broker)

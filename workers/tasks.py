@@ -16,7 +16,7 @@ from dramatiq.brokers.redis import RedisBroker
 from periodiq import PeriodiqMiddleware, Scheduler, cron
 from sqlalchemy import Engine
 
-from schema import reports
+from workers.aggregating import Aggregator
 from workers.heartbeat import Heartbeat
 from workers.logs import get_logger
 from workers.mending import tidy
@@ -31,7 +31,6 @@ UPKEEP: Final = "upkeep"
 NUDGED_MS: Final = 1000
 # An idle dramatiq worker looks for messages this often; its default, a second, would double what a lost nudge costs.
 POLL_MS: Final = 100
-DRAIN_DELTAS: Final = 10_000
 WORKER_THREADS: Final = 4
 
 
@@ -69,6 +68,7 @@ def declare_tasks(
     heartbeat: Heartbeat,
     tally: Tally,
     *,
+    aggregator: Aggregator,
     dead_letter_retention_days: int = 0,
 ) -> None:
     """Declare every actor on the broker."""
@@ -78,10 +78,9 @@ def declare_tasks(
     @dramatiq.actor(broker=broker, queue_name=QUEUE, actor_name=AGGREGATE, max_retries=0, periodic=EverySecond())
     def aggregate() -> None:
         client.delete(_nudged(AGGREGATE))
-        taken = DRAIN_DELTAS
-        while taken == DRAIN_DELTAS:
-            with engine.begin() as db:
-                taken = reports.drain_outbox(db, DRAIN_DELTAS)
+        taken = 1
+        while taken:
+            taken = aggregator.add_up()
             heartbeat.beat(events=taken, idle=taken == 0)
             tally.count(AGGREGATED, taken)
 

@@ -51,6 +51,8 @@ class Verification:
         self.mark = 0
         """The log is proved up to this id, by `whole` and `case` where they are asked to mark it."""
         learn_retired(database_url, registry)
+        proof.define(self.session, registry.folded_codes())
+        self.registry = registry
         self.definitions = Definitions(registry)
         self._proved_whole = True
         self._apps = apps

@@ -12,8 +12,9 @@ from sqlalchemy import Engine
 
 from events.broker import EVENTS_QUEUE, connect, high_water, is_handled, queue_status
 from events.errors import CaselogError
-from schema import parking, reports
+from schema import parking
 from schema.connection import make_engine
+from schema.reports import outbox
 from workers.heartbeat import read_beats
 from workers.services import Services
 
@@ -39,7 +40,7 @@ def wait_until_recorded(services: Services, client: redis.Redis, timeout_s: floa
             _until(_queue_handled(connection, client), deadline, lambda: _queue_state(connection))
         _until(lambda: _unparked(engine), deadline, lambda: "parked events wait to be tried again: do the tasks run?")
         with engine.connect() as db:
-            mark = reports.outbox_mark(db)
+            mark = outbox.mark(db)
         _until(lambda: _aggregated(engine, mark), deadline, lambda: "the reports are behind: do the tasks run?")
         with engine.connect() as db:
             return parking.count_parked(db).waiting
@@ -88,7 +89,7 @@ def _unparked(engine: Engine) -> bool:
 
 def _aggregated(engine: Engine, mark: int) -> bool:
     with engine.connect() as db:
-        return not reports.outbox_holds(db, mark)
+        return not outbox.holds(db, mark)
 
 
 def _until(done: Callable[[], bool], deadline: float, state: Callable[[], str]) -> None:

@@ -104,7 +104,7 @@ def test_what_is_not_kept_in_the_log_is_not_compared() -> None:
 
 def test_every_attribute_that_the_log_takes_from_the_event_is_compared() -> None:
     """A column that the log will have one day must not be forgotten here."""
-    derived = {"timer_id", "suppressed", "category", "provider", "organisation", "case_source"}
+    derived = {"timer_id", "suppressed", "category", "provider", "organisation", "case_source", "case_created_at"}
     copied = {"id", "source", "event_id", "type", "level"}
     compared = {"key", "case", "code", "occurred_at", "actor", "role", "actor_provider", "notes", "context", "patch"}
     assert set(Log.__struct_fields__) == derived | copied | compared | {"extensions"}

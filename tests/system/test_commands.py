@@ -20,6 +20,7 @@ from zoneinfo import ZoneInfo
 import psycopg
 import pytest
 from pipeline import ROOT, Pipeline, created, event, lines
+from proof import add_up_reports
 from redis import Redis
 from reference import fold_all
 from stored import body, count
@@ -30,7 +31,6 @@ from events.message import decode
 from events.registry import autodiscover, event_registry
 from events.resolve import Rules
 from schema.connection import make_engine
-from schema.reports import drain_outbox
 from workers.cli import app
 from workers.embedded import EmbeddedUrls
 from workers.recording import Recording
@@ -81,9 +81,8 @@ def told(servers: EmbeddedUrls, make_database: Callable[[str], str], template: s
     for one in (*JOURNEYS, *hostile):
         recording.record([decode(body(one))])
     recording.record([decode(b"\x1b[2J no JSON [red] \xff")])
-    with engine.begin() as db:
-        drain_outbox(db)
     engine.dispose()
+    add_up_reports(database_url)
     with tempfile.TemporaryDirectory() as directory:
         yield Pipeline(Path(directory), database_url, redis_url, redis_url)
     name = database_url.partition("?")[0].rpartition("/")[2]

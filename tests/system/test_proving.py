@@ -12,13 +12,12 @@ from typing import Any
 
 import psycopg
 import pytest
-from proof import RULES, assert_verified
+from proof import RULES, add_up_reports, assert_verified
 from stored import body, what_stands
 
 from events.message import decode
 from events.registry import autodiscover, event_registry
 from schema.connection import make_engine
-from workers.rebuild import add_up_reports
 from workers.recording import Recording
 from workers.simulate import simulate
 from workers.up import caselog_program

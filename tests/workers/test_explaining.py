@@ -173,7 +173,10 @@ def test_a_history_equals_the_independent_reading_of_that_part_of_the_events(
     data: st.DataObject, events: list[Json], database_url: str, engine: Engine, registry: EventRegistry
 ) -> None:
     """Any set in any order: what was known after any of its batches, as of any of its moments."""
-    tables = 'log, "case", timer, dead_letter, parked, report_outbox, report_outcomes, code_definition'
+    tables = (
+        'log, "case", timer, dead_letter, parked, report_outbox, report_sum, callback, complaint, assignment, '
+        "code_definition"
+    )
     with psycopg.connect(database_url) as db:
         for table in tables.split(", "):
             db.execute(f"delete from {table}".encode())

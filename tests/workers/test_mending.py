@@ -21,10 +21,11 @@ from events.message import decode
 from events.registry import BaseEvent, EventRegistry, autodiscover, event_registry
 from events.resolve import Rules
 from events.state import CaseState, Log
-from schema import audit, mending, reports
+from schema import audit, mending
 from schema.connection import make_engine
 from schema.mending import Filter
 from workers import mending as work
+from workers.aggregating import Aggregator
 from workers.mending import Report, discard, requeue, reveal, tidy
 from workers.recording import Recording
 
@@ -142,9 +143,7 @@ def requeue_all(engine: Engine, registry: EventRegistry, wanted: Filter | None =
 
 
 def add_up(engine: Engine) -> None:
-    with engine.begin() as db:
-        while reports.drain_outbox(db):
-            pass
+    Aggregator(engine, event_registry, RULES).add_all_up()
 
 
 def entries(engine: Engine) -> list[audit.AuditEntry]:

@@ -26,8 +26,9 @@ from events.message import Message, decode
 from events.registry import BaseEvent, EventRegistry, autodiscover, event_registry
 from events.resolve import Rules
 from events.state import CaseState, Log
-from schema import parking, reports
+from schema import parking
 from schema.connection import make_engine
+from workers.aggregating import Aggregator
 from workers.recording import DatabaseAway, Recording
 
 Json = dict[str, Any]
@@ -35,7 +36,7 @@ Json = dict[str, Any]
 RULES = Rules(zone=ZoneInfo("Europe/London"))
 NINE = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)
 OPERATOR: Json = {"id": "op-1", "role": "operator"}
-EVERY_TABLE = 'log, "case", timer, dead_letter, parked, report_outbox, report_outcomes'
+EVERY_TABLE = 'log, "case", timer, dead_letter, parked, report_outbox, report_sum, callback, complaint, assignment'
 _numbers = itertools.count(1)
 
 FIELDS: Json = {
@@ -120,9 +121,7 @@ def message(*events: Json) -> Message:
 
 
 def add_up(engine: Engine) -> None:
-    with engine.begin() as db:
-        while reports.drain_outbox(db):
-            pass
+    Aggregator(engine, event_registry, RULES).add_all_up()
 
 
 def settle(engine: Engine, recording: Recording) -> None:

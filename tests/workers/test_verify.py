@@ -13,7 +13,7 @@ import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from proof import RULES, assert_verified, found, uncounted, what_differs
+from proof import RULES, add_up_reports, assert_verified, found, uncounted, what_differs
 from sqlalchemy import Engine
 from stored import body, dump
 from strategies import deliveries, event_sets
@@ -27,14 +27,14 @@ from schema import tables
 from schema.connection import make_engine
 from schema.findings import differences
 from schema.proof import CASE
-from workers.rebuild import add_up_reports, repair
+from workers.rebuild import repair
 from workers.recording import Recording
 from workers.simulate import simulate
 from workers.verify import Verification
 
 Json = dict[str, Any]
 CASES = 40
-EVERY_TABLE = 'log, "case", timer, dead_letter, parked, report_outbox, report_outcomes'
+EVERY_TABLE = 'log, "case", timer, dead_letter, parked, report_outbox, report_sum, callback, complaint, assignment'
 
 
 @pytest.fixture
@@ -117,7 +117,7 @@ def state(database_url: str) -> dict[str, list[tuple[Any, ...]]]:
     rows = dump(database_url)
     at = [column.name for column in tables.case.columns].index("modified_at")
     rows["case"] = [(*row[:at], *row[at + 1 :]) for row in rows["case"]]
-    rows["report_outcomes"] = [row for row in rows["report_outcomes"] if row[-1] != 0]
+    rows["report_sum"] = [row for row in rows["report_sum"] if any(row[-3:])]
     return {name: sorted(many, key=repr) for name, many in rows.items()}
 
 
@@ -193,7 +193,7 @@ def test_a_stored_log_that_its_rule_refuses_by_now_stands_without_effect(
 _SOME_CASE = 'reference = (select min(reference) from "case" where billable_time > 0)'
 _SOME_TIMER = "id = (select min(id) from timer where case_reference is not null)"
 _SOME_OUTCOME = "id = (select min(id) from log where type = 'outcome' and level = 29 and not suppressed)"
-_SOME_ROW = "ctid = (select min(ctid) from report_outcomes)"
+_SOME_ROW = "ctid = (select min(ctid) from report_sum where report = 'outcomes' and n1 > 0)"
 
 
 def _other_value(name: str) -> str:
@@ -232,13 +232,25 @@ OTHER_EDITS = [
     (f"update log set case_source = 'edited' where {_SOME_OUTCOME}", "log", "case_source"),
     ("update log set category = 'edited' where id = (select min(id) from log where case_reference is null)",
      "log", "category"),
-    (f"update report_outcomes set outcomes = outcomes + 1 where {_SOME_ROW}", "report_outcomes", "outcomes"),
-    (f"delete from report_outcomes where {_SOME_ROW}", "report_outcomes", "outcomes"),
-    ("insert into report_outcomes values ('2025-01-06', 'no', 'such', null, null, null, null, 2)",
+    (f"update report_sum set n1 = n1 + 1 where {_SOME_ROW}", "report_outcomes", "outcomes"),
+    (f"delete from report_sum where {_SOME_ROW}", "report_outcomes", "outcomes"),
+    ("insert into report_sum values ('outcomes', '2025-01-06', 'no', 'such', null, null, null, null, null, 2, 0, 0)",
      "report_outcomes", "outcomes"),
-    ("""insert into report_outbox (report, dimensions, measures) values
-        ('outcomes', '["2025-01-06", "k", "c", null, null, null, null]', '{"outcomes": -1}')""",
+    ("""insert into report_outbox (deltas, cases, sums) values
+        (1, '{}', '[["outcomes", "2025-01-06", "k", "c", null, null, null, null, null, -1, 0, 0]]')""",
      "report_outcomes", "outcomes"),
+    ("update report_sum set n2 = n2 - 1 where ctid = (select min(ctid) from report_sum where report = 'case_volume')",
+     "report_case_volume", "web_callback_only"),
+    ("update report_sum set day = day - 31 where report = 'contacts_per_case'", "report_contacts_per_case", "contacts"),
+    (f"update log set case_created_at = case_created_at - interval '1 day' where {_SOME_OUTCOME}",
+     "log", "case_created_at"),
+    ("update callback set first_contact_at = now() where log_id = (select min(log_id) from callback)",
+     "callback", "first_contact_at"),
+    ("delete from callback where log_id = (select max(log_id) from callback)", "callback", "(row)"),
+    ("insert into assignment (log_id, case_reference, assigned_at) values (0, 'no such case', now())",
+     "assignment", "(row)"),
+    ("update assignment set accepted_at = assigned_at where log_id = (select min(log_id) from assignment)",
+     "assignment", "accepted_at"),
 ]  # fmt: skip
 
 
@@ -284,7 +296,7 @@ def test_everything_wrong_at_once_is_mended(history: str) -> None:
     before = state(history)
     execute(
         history,
-        """delete from "case"; delete from timer; delete from report_outcomes;
+        """delete from "case"; delete from timer; delete from report_sum;
                         update log set timer_id = null, suppressed = not suppressed, category = 'x', provider = null""",
     )
     mend(history)
@@ -368,7 +380,7 @@ def test_edits_are_mended_while_a_recorder_works(history: str, to_history: Recor
                 history,
                 """update "case" set provider = 'edited', billable_time = 1 where hashtext(reference) % 3 = 0;
                    update log set suppressed = true, category = 'edited' where id % 11 = 0;
-                   update report_outcomes set outcomes = outcomes + 1 where code = 'SPOP'""",
+                   update report_sum set n1 = n1 + 1 where code = 'SPOP'""",
             )
             mend(history)
             rounds += 1

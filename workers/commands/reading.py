@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -14,6 +14,7 @@ from workers.output import Format, RowFormat, output_to, print_table, write_json
 
 if TYPE_CHECKING:
     from events.codes import Code
+    from schema.reports.reading import By
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Output = Annotated[Path | None, typer.Option(help="Write to this file instead of stdout.", dir_okay=False)]
@@ -21,7 +22,7 @@ Output = Annotated[Path | None, typer.Option(help="Write to this file instead of
 
 def add_to(app: typer.Typer) -> None:
     app.command(epilog="Example: caselog export logs --format csv --output logs.csv")(export)
-    app.command(epilog="Example: caselog report outcomes --from 2026-11-01 --to 2026-11-30")(report)
+    app.command(epilog="Example: caselog report case_volume --from 2026-01-01 --to 2026-11-30 --by month")(report)
     app.command(epilog="Example: caselog codes --key suspend_case --role operator")(codes)
 
 
@@ -49,33 +50,56 @@ def report(
     last: Annotated[str | None, typer.Option("--to", metavar="DATE", help="Last local day, included.")] = None,
     form: Annotated[Format, typer.Option("--format", help="How to write it.")] = Format.TABLE,
     output: Output = None,
+    by: Annotated[str | None, typer.Option(help="Sum up by day, week or month.")] = None,
+    where: Annotated[
+        list[str] | None, typer.Option(metavar="COLUMN=VALUE", help="Only rows that match; no value: only empty ones.")
+    ] = None,
+    now: Annotated[
+        str | None, typer.Option(metavar="TIME", help="The moment of asking, for what depends on it.")
+    ] = None,
     list_: Annotated[bool, typer.Option("--list", help="List the reports.")] = False,
 ) -> None:
     """Show a report for a range of days."""
-    from schema import reports
+    from schema.reports.finding import REPORTS, get_report
+    from schema.reports.reading import Reading, read_rows, read_totals
     from workers.commands.database import reading
+    from workers.moments import moment
+    from workers.settings import load_settings
 
     if list_ or name is None:
         print_table(
             ("report", "description", "columns"),
-            ([r.name, r.description, ", ".join(c.name for c in r.columns)] for r in reports.REPORTS.values()),
+            ([r.name, r.description, ", ".join(c.name for c in r.columns)] for r in REPORTS.values()),
         )
         return
-    chosen = reports.get_report(name)
-    days = (_day(first, "--from"), _day(last, "--to"))
-    if days[0] > days[1]:
-        raise typer.BadParameter(f"--from {days[0]} is later than --to {days[1]}", param_hint="--from")
-    columns = tuple(column.name for column in chosen.columns)
+    settings = load_settings()
+    asked = Reading(
+        report=get_report(name),
+        first=_day(first, "--from"),
+        last=_day(last, "--to"),
+        by=cast("By | None", by),
+        where=dict(map(_condition, where or [])),
+        now=datetime.now(UTC) if now is None else moment(now, settings.zone, "--now"),
+        zone=settings.zone,
+    )
+    columns = [column.name for column in asked.columns]
     with reading() as db:
-        rows = reports.read_report(db, chosen, *days)
+        rows = read_rows(db, asked)
         if form is not Format.TABLE:
             with output_to(output) as out:
                 write_rows(out, columns, rows, form)
             return
         found = list(rows)
-    total = ["total", *[""] * (len(chosen.dimensions) - 1)]
-    sums = [sum(row[len(chosen.dimensions) + at] for row in found) for at in range(len(chosen.measures))]
-    print_table(columns, [*found, (*total, *sums)], title=f"{chosen.name}: {days[0]} to {days[1]}")
+        if asked.report.measures:
+            found.append(("total", *[None] * (len(asked.report.dimensions) - 1), *read_totals(db, asked)))
+    print_table(columns, found, title=f"{name}: {asked.first} to {asked.last}")
+
+
+def _condition(text: str) -> tuple[str, str | None]:
+    column, equals, value = text.partition("=")
+    if not equals:
+        raise typer.BadParameter(f"{text!r} is no condition; give one such as category=debt", param_hint="--where")
+    return column, value or None
 
 
 def codes(

@@ -1,0 +1,32 @@
+"""What each operator got done in a day."""
+
+from events.facts import ASSIGNMENT_CODES
+from schema.reports.conditions import Condition
+from schema.reports.declaring import DAY, OPERATOR, Measure, sums
+
+REPORT = sums(
+    "operator_volume",
+    "What each operator and operator manager got done",
+    first=DAY,
+    dimensions=(OPERATOR,),
+    measures=(
+        Measure(
+            name="cases_created",
+            description="cases created",
+            unit="cases",
+            counts=Condition(creates_case=True, by_operators=True),
+        ),
+        Measure(
+            name="outcomes",
+            description="outcome logs",
+            unit="logs",
+            counts=Condition(outcomes=True, by_operators=True),
+        ),
+        Measure(
+            name="assignments",
+            description="cases given to a provider: REFSP, MANALC, MANREF, SPOR",
+            unit="logs",
+            counts=Condition(codes=tuple(sorted(ASSIGNMENT_CODES)), by_operators=True),
+        ),
+    ),
+)

@@ -1,0 +1,153 @@
+"""Reading a report: for a range of local days, by day, week or month, of all rows or of those that match."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import date, datetime, time, timedelta
+from typing import Any, Final, Literal, TypeAlias
+from zoneinfo import ZoneInfo
+
+import msgspec
+from sqlalchemy import Connection, text
+
+from events.errors import CaselogError, did_you_mean
+from schema.reports.declaring import Column, Report
+
+By: TypeAlias = Literal["day", "week", "month"]
+PERIODS: Final[tuple[By, ...]] = ("day", "week", "month")
+BUFFERED_ROWS: Final = 1000
+_FAR_FUTURE: Final = date(9999, 12, 31)
+
+
+class BadRequest(CaselogError):
+    """A report cannot be read in this way; the message says how it can."""
+
+
+class Reading(msgspec.Struct, frozen=True, kw_only=True):
+    """What is asked of a report.
+
+    The local days `first` and `last` are both included. `by` sums up weeks (by their Monday) or months instead of days.
+    `where` says what columns have to be; None is empty. `now` is the moment of asking.
+    """
+
+    report: Report
+    first: date
+    last: date
+    by: By | None = None
+    where: Mapping[str, str | None] = msgspec.field(default_factory=dict)
+    now: datetime
+    zone: ZoneInfo
+
+    def __post_init__(self) -> None:
+        """Raises `BadRequest`, in one line with the nearest right name."""
+        if self.first > self.last:
+            raise BadRequest(f"the first day, {self.first}, is later than the last, {self.last}: swap them.")
+        if self.by is not None:
+            self._check_by(self.by)
+        known = [column.name for column in self.filters]
+        for name in self.where:
+            if name not in known:
+                raise BadRequest(
+                    f"{self.report.name} cannot be filtered by {name!r}: it has {', '.join(known)}."
+                    f"{did_you_mean(name, known)}"
+                )
+
+    def _check_by(self, by: str) -> None:
+        if by not in PERIODS:
+            raise BadRequest(f"there is no period {by!r}: choose {', '.join(PERIODS)}.{did_you_mean(by, PERIODS)}")
+        if not self.report.measures:
+            raise BadRequest(f"{self.report.name} lists single rows and sums nothing up: leave out the period {by!r}.")
+        if self.report.is_monthly and by != "month":
+            raise BadRequest(f"{self.report.name} is kept by month: leave out the period {by!r}.")
+
+    @property
+    def filters(self) -> tuple[Column, ...]:
+        """The columns that can be filtered by."""
+        return tuple(column for column in self.report.dimensions if column.kind == "text")
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """The columns of the rows, in order; the first is named for the period that it is summed up by."""
+        first, *others = self.report.columns
+        if self.by is None or self.by == first.name:
+            return self.report.columns
+        kind: Literal["day", "month"] = "month" if self.by == "month" else "day"
+        said = {"week": "Monday of the week", "month": "month", "day": "day"}[self.by]
+        grouped = msgspec.structs.replace(
+            first, name=self.by, kind=kind, description=f"{said}; {first.description}", sql=_bucket(first.name, self.by)
+        )
+        return (grouped, *others)
+
+    @property
+    def sql(self) -> str:
+        columns = self.columns
+        selected = ", ".join(f"{_written(column)} as {column.name}" for column in columns)
+        if not self.report.measures:
+            return f"select {selected} from ({self._source}) as row {self._matching} order by {self.report.order}"  # noqa: S608
+        keys = [column.expression for column in self.report.dimensions[1:]]
+        grouping = ", ".join([columns[0].expression, *keys])
+        return f"""
+            select {selected} from ({self._source}) as row {self._matching}
+            group by {grouping} {self._having} order by {grouping}
+        """  # noqa: S608 - names of our own declarations
+
+    @property
+    def totals_sql(self) -> str:
+        measures = ", ".join(measure.expression for measure in self.report.measures)
+        return f"select {measures} from ({self._source}) as row {self._matching}"  # noqa: S608 - our own declarations
+
+    @property
+    def _source(self) -> str:
+        return self.report.source
+
+    @property
+    def _matching(self) -> str:
+        if not self.where:
+            return ""
+        # Spelled out: an index serves `=`, and would not serve `is not distinct from`.
+        conditions = [
+            f"{name} is null" if value is None else f"{name} = :where_{name}" for name, value in self.where.items()
+        ]
+        return f"where {' and '.join(conditions)}"
+
+    @property
+    def _having(self) -> str:
+        """Sums that came to nothing are no rows; groups of things that are listed always have some."""
+        counted = self.report.counted
+        return f"having {' or '.join(f'{m.expression} <> 0' for m in counted)}" if counted else ""
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        after = self.last + timedelta(days=1) if self.last < _FAR_FUTURE else self.last
+        known = {
+            "first": self.first,
+            "last": self.last,
+            "start": datetime.combine(self.first, time(), self.zone),
+            "end": datetime.combine(after, time(), self.zone),
+            "now": self.now,
+            "zone": self.zone.key,
+        }
+        found = {name: value for name, value in known.items() if f":{name}" in self.report.source}
+        return found | {f"where_{name}": value for name, value in self.where.items() if value is not None}
+
+
+def read_rows(db: Connection, reading: Reading) -> Iterator[tuple[Any, ...]]:
+    """The rows of a report, streamed: of sums in the order of their dimensions, of a list in the order of its first.
+
+    Days are `date`, months `str` as 2026-11, moments aware `datetime`, numbers int or float.
+    """
+    query = text(reading.sql).execution_options(stream_results=True, max_row_buffer=BUFFERED_ROWS)
+    return (tuple(row) for row in db.execute(query, reading.parameters))
+
+
+def read_totals(db: Connection, reading: Reading) -> Sequence[Any]:
+    """Each measure over all rows: not always their sum, since a case that counts in two rows is one case."""
+    return tuple(db.execute(text(reading.totals_sql), reading.parameters).one())
+
+
+def _bucket(column: str, by: str) -> str:
+    return column if by == "day" else f"date_trunc('{by}', {column}::timestamp)::date"
+
+
+def _written(column: Column) -> str:
+    return f"to_char({column.expression}, 'YYYY-MM')" if column.kind == "month" else column.expression
