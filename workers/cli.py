@@ -24,6 +24,8 @@ for module in (running, publishing, explaining, reading, operating, mending, aud
     module.add_to(app)
 
 
+# No such table, column or function: an older schema, or none.
+_OLDER: Final = ("42P01", "42703", "42883")
 # The base of all that typer raises for what was typed; it has no public name.
 _UsageError: Final[type[Exception]] = typer.BadParameter.__mro__[1]
 
@@ -74,7 +76,7 @@ def _unusable(error: Exception) -> str | None:
 
     if isinstance(error, sqlalchemy.exc.OperationalError):
         return f"PostgreSQL cannot be used: {_said(error.orig)}. Check CASELOG_DATABASE_URL and its server."
-    if isinstance(error, sqlalchemy.exc.ProgrammingError) and getattr(error.orig, "sqlstate", "") == "42P01":
+    if isinstance(error, sqlalchemy.exc.ProgrammingError) and getattr(error.orig, "sqlstate", "") in _OLDER:
         return "the database has no caselog tables, or older ones. Run: caselog migrate"
     if isinstance(error, redis.ConnectionError | redis.TimeoutError):
         return f"Redis cannot be reached: {_said(error)}. Check CASELOG_BROKER_URL, CASELOG_REDIS_URL and their server."

@@ -3,46 +3,44 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from workers.commands.letters import (
+    LISTED,
+    Case,
+    Code,
+    DryRun,
+    Everything,
+    Fault,
+    Ids,
+    Json,
+    Key,
+    Reason,
+    Since,
+    Source,
+    Text,
+    Until,
+    Why,
+    Yes,
+    count_of,
+    print_letters,
+    require_all,
+    wanted_letters,
+)
 from workers.output import print_table, write_json, write_rows
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection, Engine
+    from sqlalchemy import Engine
 
-    from schema.deadletters import DeadLetter
     from schema.mending import Filter
     from workers.mending import Report
     from workers.recording import Recording
     from workers.settings import Settings
 
-Ids = Annotated[list[int] | None, typer.Argument(metavar="[ID]...", help="Ids, from caselog dead list.")]
-Reason = Annotated[str | None, typer.Option(help="Only this reason, such as unknown_code.")]
-Key = Annotated[str | None, typer.Option(help="Only this event key.")]
-Code = Annotated[str | None, typer.Option(help="Only this code, as given in the event.")]
-Case = Annotated[str | None, typer.Option(metavar="REF", help="Only this case.")]
-Source = Annotated[str | None, typer.Option(help="Only this sender: the event's source.")]
-Fault = Annotated[str | None, typer.Option(help="Only this fault, from caselog dead list --group.")]
-Since = Annotated[
-    str | None, typer.Option(metavar="T", help="Only those set aside at or after T: RFC 3339, or a local time or day.")
-]
-Until = Annotated[
-    str | None, typer.Option(metavar="T", help="Only those set aside at or before T; a day includes all of it.")
-]
-Text = Annotated[str | None, typer.Option(help="Only with this anywhere in message, event id, source or case.")]
-Everything = Annotated[bool, typer.Option("--all", help="All of them, where no id or filter is given.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say how many and which.")]
-Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
-Why = Annotated[str | None, typer.Option(metavar="TEXT", help="The reason, for the audit.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-
-_LISTED = (
-    "id", "reason", "key", "code", "source", "event_id", "case_reference", "received_at", "attempts", "message",
-)  # fmt: skip
 dead = typer.Typer(help="Dead letters: what could not be recorded, and why.", no_args_is_help=True)
 
 
@@ -73,7 +71,7 @@ def dead_list(
     from workers.commands.database import reading
     from workers.settings import load_settings
 
-    wanted = _wanted(
+    wanted = wanted_letters(
         load_settings(),
         None,
         reason=reason,
@@ -89,9 +87,11 @@ def dead_list(
     with reading() as db:
         if group:
             faults: Sequence[Any] = mending.groups(db, wanted, limit=limit)
-            _print(mending.Group.__struct_fields__, faults, json=json)
+            print_letters(mending.Group.__struct_fields__, faults, json=json)
         else:
-            _print((*_LISTED[:-1], "fault", "message") if json else _LISTED, _found(db, wanted, limit), json=json)
+            print_letters(
+                (*LISTED[:-1], "fault", "message") if json else LISTED, mending.find(db, wanted, limit=limit), json=json
+            )
 
 
 @dead.command("show", epilog="Example: caselog dead show 17 --reveal --why 'the sender asks what was wrong'")
@@ -116,7 +116,7 @@ def dead_show(
     else:
         with reading() as db:
             letters = list(find(db, Filter(ids=tuple(letter_ids))))
-    _require_all(letter_ids, {letter.id for letter in letters})
+    require_all(letter_ids, {letter.id for letter in letters})
     columns = tuple(name for name in letters[0].__struct_fields__ if name != "id")
     for letter in letters:
         shown = [letter.raw if reveal else masked(letter.raw) if c == "raw" else getattr(letter, c) for c in columns]
@@ -154,7 +154,7 @@ def dead_requeue(
     from workers.progress import counting
 
     with _mending() as (settings, engine):
-        wanted = _wanted(
+        wanted = wanted_letters(
             settings,
             letter_ids,
             reason=reason,
@@ -173,7 +173,7 @@ def dead_requeue(
             _show_which(engine, wanted, len(chosen), "requeued", json=json)
             return
         if chosen and (wanted.ids is None or wanted != Filter(ids=wanted.ids)):  # who gave ids has said which
-            _confirm(f"Requeue {_letters(len(chosen))}?", yes=yes)
+            _confirm(f"Requeue {count_of(len(chosen))}?", yes=yes)
         with counting("requeueing", len(chosen)) as progress:
             report = requeue(engine, recording, chosen, wanted=wanted, who=settings.who, why=why, progress=progress)
     _print_report(report, json=json)
@@ -205,7 +205,7 @@ def dead_discard(
     from workers.progress import counting
 
     with _mending() as (settings, engine):
-        wanted = _wanted(
+        wanted = wanted_letters(
             settings,
             letter_ids,
             reason=reason,
@@ -223,54 +223,16 @@ def dead_discard(
             _show_which(engine, wanted, len(chosen), "discarded", json=json)
             return
         if chosen:
-            _confirm(f"Discard {_letters(len(chosen))} for ever?", yes=yes)
+            _confirm(f"Discard {count_of(len(chosen))} for ever?", yes=yes)
         with counting("discarding", len(chosen)) as progress:
             gone = discard(engine, chosen, wanted=wanted, who=settings.who, why=why, progress=progress)
     if json:
         write_json({"chosen": len(chosen), "discarded": gone})
     else:
-        sys.stdout.write(f"{_letters(gone)} discarded\n")
+        sys.stdout.write(f"{count_of(gone)} discarded\n")
     if gone < len(chosen):
-        sys.stderr.write(f"{_letters(len(chosen) - gone)} left: somebody else requeued or discarded them meanwhile\n")
+        sys.stderr.write(f"{count_of(len(chosen) - gone)} left: somebody else requeued or discarded them meanwhile\n")
         raise typer.Exit(1)
-
-
-def _wanted(
-    settings: Settings,
-    ids: Sequence[int] | None,
-    *,
-    reason: str | None,
-    key: str | None,
-    code: str | None,
-    case: str | None,
-    source: str | None,
-    fault: str | None,
-    since: str | None,
-    until: str | None,
-    text: str | None,
-) -> Filter:
-    from events.errors import did_you_mean
-    from schema.deadletters import REASONS
-    from schema.mending import Filter
-    from workers.moments import beginning, moment
-
-    if reason is not None and reason not in REASONS:
-        raise typer.BadParameter(
-            f"there is no reason {reason!r}: choose {', '.join(REASONS)}.{did_you_mean(reason, REASONS)}",
-            param_hint="--reason",
-        )
-    return Filter(
-        ids=tuple(ids) if ids else None,
-        reason=reason,
-        key=key,
-        code=code,
-        case=case,
-        source=source,
-        fault=fault,
-        since=None if since is None else beginning(since, settings.zone, "--since"),
-        until=None if until is None else moment(until, settings.zone, "--until"),
-        text=text,
-    )
 
 
 def _chosen(engine: Engine, wanted: Filter, *, everything: bool) -> dict[int, int]:
@@ -282,18 +244,8 @@ def _chosen(engine: Engine, wanted: Filter, *, everything: bool) -> dict[int, in
     with engine.connect() as db:
         chosen = select(db, wanted)
     if wanted.ids is not None:
-        _require_all(wanted.ids, chosen)
+        require_all(wanted.ids, chosen)
     return chosen
-
-
-def _require_all(ids: Iterable[int], found: Iterable[int | None]) -> None:
-    from events.errors import CaselogError
-
-    missing = sorted(set(ids) - set(found))
-    if missing:
-        which = ", ".join(map(str, missing))
-        many = f"are no dead letters {which}" if len(missing) > 1 else f"is no dead letter {which}"
-        raise CaselogError(f"there {many} (that the filters match, where any were given). See: caselog dead list")
 
 
 def _confirm(question: str, *, yes: bool) -> None:
@@ -306,15 +258,20 @@ def _confirm(question: str, *, yes: bool) -> None:
             "this asks first, and there is no terminal to answer on: nothing was done. Add --yes (or --dry-run, to see "
             "how many and which)"
         )
-    if not typer.confirm(question, err=True):
+    # Not typer's own question: a part of that goes to stdout, which is for results.
+    sys.stderr.write(f"{question} [y/N]: ")
+    sys.stderr.flush()
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
         raise CaselogError("nothing was done")
 
 
 def _show_which(engine: Engine, wanted: Filter, many: int, what: str, *, json: bool) -> None:
+    from schema.mending import find
+
     with engine.connect() as db:
-        _print(_LISTED, _found(db, wanted, None), json=json)
+        print_letters(LISTED, find(db, wanted), json=json)
     sys.stdout.flush()
-    sys.stderr.write(f"{_letters(many)} would be {what}; nothing was done\n")
+    sys.stderr.write(f"{count_of(many)} would be {what}; nothing was done\n")
 
 
 def _print_report(report: Report, *, json: bool) -> None:
@@ -331,39 +288,12 @@ def _print_report(report: Report, *, json: bool) -> None:
             "taken by somebody else meanwhile": report.elsewhere,
         }
         counts = ", ".join(f"{many:,} {what}" for what, many in said.items() if many)
-        sys.stdout.write(f"{_letters(report.chosen)}{': ' if counts else ''}{counts}\n")
+        sys.stdout.write(f"{count_of(report.chosen)}{': ' if counts else ''}{counts}\n")
         if report.failures:
-            _print(("id", "reason", "source", "event_id", "message"), report.failures, json=False)
+            print_letters(("id", "reason", "source", "event_id", "message"), report.failures, json=False)
     sys.stdout.flush()
     if report.interrupted is not None:
         sys.stderr.write(f"caselog: interrupted: {report.interrupted}. What was done is done; run the same again\n")
-
-
-def _print(columns: Sequence[str], things: Iterable[Any], *, json: bool) -> None:
-    rows = ([getattr(thing, column) for column in columns] for thing in things)
-    if json:
-        write_rows(sys.stdout.buffer, columns, rows, "jsonl")
-    else:
-        print_table(
-            columns, ([_one_line(value, column) for value, column in zip(row, columns, strict=True)] for row in rows)
-        )
-
-
-def _one_line(value: Any, column: str) -> Any:
-    """A cell of a list: of a message its first line, of what a sender wrote its line breaks shown."""
-    if not isinstance(value, str):
-        return value
-    return value.partition("\n")[0] if column == "message" else value.replace("\n", r"\n")
-
-
-def _letters(many: int) -> str:
-    return f"{many:,} dead letter{'' if many == 1 else 's'}"
-
-
-def _found(db: Connection, wanted: Filter, limit: int | None) -> Iterator[DeadLetter]:
-    from schema.mending import find
-
-    return find(db, wanted, limit=limit)
 
 
 @contextmanager
