@@ -170,8 +170,10 @@ def test_personal_data_is_masked_unless_revealed_and_who_looked_is_in_the_audit(
     raws = [json.loads(line)["raw"] for line in done.stdout.splitlines()]
     assert json.loads(raws[0])["data"]["notes"] == "secret"
     assert raws[1] == "secret, not JSON"
+    assert b"secret" in redis_pipeline.run("export", "dead", CASELOG_OPERATOR="ben").stdout
     done = redis_pipeline.run("audit", "list", "--json", "--action", "dead")
-    [entry] = [json.loads(line) for line in done.stdout.splitlines()]
+    export, entry = [json.loads(line) for line in done.stdout.splitlines()]
+    assert (export["who"], export["action"]) == ("ben", "dead.export")
     assert (entry["who"], entry["action"], entry["why"]) == ("anna", "dead.reveal", "asked")
     assert entry["detail"] == {"ids": [first, second]}
 

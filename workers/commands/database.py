@@ -7,7 +7,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection
+    from sqlalchemy import Connection, Engine
+
+    from workers.settings import Settings
 
 
 @contextmanager
@@ -21,6 +23,21 @@ def reading() -> Iterator[Connection]:
     try:
         with engine.connect() as db:
             yield db.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+    finally:
+        engine.dispose()
+
+
+@contextmanager
+def writing() -> Iterator[tuple[Settings, Engine]]:
+    """The settings and the database in force, for what is done by hand and written down."""
+    from schema.connection import make_engine
+    from workers.services import find_database_url
+    from workers.settings import load_settings
+
+    settings = load_settings()
+    engine = make_engine(find_database_url(settings), application="caselog command")
+    try:
+        yield settings, engine
     finally:
         engine.dispose()
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -106,12 +105,12 @@ def dead_show(
 ) -> None:
     """Show dead letters with reason, remedy and the event, its notes and other personal data masked."""
     from schema.mending import Filter, find
-    from workers.commands.database import reading
+    from workers.commands.database import reading, writing
     from workers.masking import masked
     from workers.mending import reveal as revealed
 
     if reveal:
-        with _mending() as (settings, engine):
+        with writing() as (settings, engine):
             letters = revealed(engine, letter_ids, who=settings.who, why=why)
     else:
         with reading() as db:
@@ -150,10 +149,11 @@ def dead_requeue(
     Asks first where a filter or --all chooses. Needs the database alone: no recorder has to run, and any may.
     """
     from schema.mending import Filter
+    from workers.commands.database import writing
     from workers.mending import requeue
     from workers.progress import counting
 
-    with _mending() as (settings, engine):
+    with writing() as (settings, engine):
         wanted = wanted_letters(
             settings,
             letter_ids,
@@ -201,10 +201,11 @@ def dead_discard(
     json: Json = False,
 ) -> None:
     """Delete dead letters for ever, after asking. The audit keeps which they were, not what they said."""
+    from workers.commands.database import writing
     from workers.mending import discard
     from workers.progress import counting
 
-    with _mending() as (settings, engine):
+    with writing() as (settings, engine):
         wanted = wanted_letters(
             settings,
             letter_ids,
@@ -294,21 +295,6 @@ def _print_report(report: Report, *, json: bool) -> None:
     sys.stdout.flush()
     if report.interrupted is not None:
         sys.stderr.write(f"caselog: interrupted: {report.interrupted}. What was done is done; run the same again\n")
-
-
-@contextmanager
-def _mending() -> Iterator[tuple[Settings, Engine]]:
-    """The settings and the database in force, to write to."""
-    from schema.connection import make_engine
-    from workers.services import find_database_url
-    from workers.settings import load_settings
-
-    settings = load_settings()
-    engine = make_engine(find_database_url(settings), application="caselog command")
-    try:
-        yield settings, engine
-    finally:
-        engine.dispose()
 
 
 def _recording(settings: Settings, engine: Engine) -> Recording:

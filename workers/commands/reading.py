@@ -33,11 +33,15 @@ def export(
     output: Output = None,
 ) -> None:
     """Export all rows, streamed. Timestamps are RFC 3339 in UTC."""
+    from schema import audit
     from schema.exports import get_export, stream_export
-    from workers.commands.database import reading
+    from workers.commands.database import reading, writing
     from workers.progress import counting
 
     chosen = get_export(what)
+    if what == "dead":  # its raw bytes are what `caselog dead show` masks
+        with writing() as (settings, engine), engine.begin() as db:
+            audit.record(db, who=settings.who, action="dead.export", why=None, detail={})
     with reading() as db, output_to(output) as out, counting(f"exporting {what}", None) as advance:
         rows = stream_export(db, chosen)
         write_rows(out, list(chosen.columns), _counted(rows, advance), form)
