@@ -95,19 +95,21 @@ class Facts(msgspec.Struct):
     assignments: list[Assignment] = msgspec.field(default_factory=list)
 
 
-_provider_columns: Final = attrgetter(
+_transitions: Final = attrgetter(
     "provider_assigned_at", "provider_viewed", "provider_accepted", "provider_closed", "callback_attempt"
 )
+_NOTHING_YET: Final = (None, None, None, None, 0)
 
 
-def matters(log: Log) -> bool:
-    """Whether a log may be, or end, a fact of its case by what it says; see also `moved`."""
+def matters(log: Log, case: CaseState) -> bool:
+    """Whether a log may change the facts of its case by what it says. `case` is as folded with it, or later."""
     if log.suppressed:
         return False
-    return (
+    if log.key == _COMPLAINT or log.code in ASSIGNMENT_CODES:
+        return True
+    return case.called_back and (
         log.type == LogType.OUTCOME.value
         or log.code == _CALL_STARTED
-        or log.key == _COMPLAINT
         or log.code in RESOLVING_CODES
         or (log.type in _CONTACTS and log.level >= LogLevel.HIGH and log.role in OPERATORS)
     )
@@ -115,7 +117,7 @@ def matters(log: Log) -> bool:
 
 def moved(before: CaseState | None, after: CaseState) -> bool:
     """Whether a case went through one of the transitions that facts are made of."""
-    return before is not None and _provider_columns(before) != _provider_columns(after)
+    return (_NOTHING_YET if before is None else _transitions(before)) != _transitions(after)
 
 
 class FactsFold:

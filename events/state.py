@@ -114,6 +114,8 @@ class CaseState(msgspec.Struct, kw_only=True):
     """An unsuppressed CALL_STARTED stands since the latest callback (RULES.md §3.3)."""
     open_complaints: tuple[str, ...] = ()
     """Names of the complaints that are open, sorted; "" is the unnamed one (RULES.md §5)."""
+    called_back: bool = False
+    """A callback was arranged at some time: reports look at what came after it (RULES.md §7)."""
 
     @property
     def state(self) -> str:

@@ -36,6 +36,7 @@ class _Memory(msgspec.Struct, omit_defaults=True):
     viewed_timers: tuple[int, ...] = ()
     call_started: bool = False
     open_complaints: tuple[str, ...] = ()
+    called_back: bool = False
 
 
 _MEMORY: Final = _Memory.__struct_fields__

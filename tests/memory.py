@@ -52,7 +52,7 @@ class MemoryWorld:
     def outcome(self) -> Outcome:
         """What stands, in the words of the reference."""
         logs = [msgspec.structs.asdict(log) | {"case_reference": log.case} for log in self.logs.values()]
-        left_out = ("last_log", "last_outcome", "viewed_timers", "call_started", "open_complaints")
+        left_out = ("last_log", "last_outcome", "viewed_timers", "call_started", "open_complaints", "called_back")
         cases = [
             {k: v for k, v in msgspec.structs.asdict(case).items() if k not in left_out} | {"state": case.state}
             for case in self.cases.values()

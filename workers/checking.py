@@ -36,6 +36,7 @@ _memory_defaults: Final = {
     "viewed_timers": (),
     "call_started": False,
     "open_complaints": (),
+    "called_back": False,
 }
 # Columns of a case that hold part of another field of the fold's state.
 _FIELD_OF: Final = {"last_log_time": "last_log", "last_log_source": "last_log", "last_log_event_id": "last_log"}

@@ -334,8 +334,13 @@ class Recording:
 
 def _moved_cases(plan: Plan, world: World) -> set[str]:
     """The cases whose facts, as reports keep them, this batch may have changed."""
-    moved = {log.case for log in plan.logs if log.case is not None and facts.matters(log)}
-    moved |= {log.case for _, log in plan.rewritten if log.case is not None}
+    moved = {log.case for _, log in plan.rewritten if log.case is not None}
+    for log in plan.logs:
+        if log.case is not None and log.case not in moved:
+            # A late event may leave its case as it was, and yet be the first contact after a callback.
+            case = plan.cases.get(log.case) or world.cases[log.case]
+            if facts.matters(log, case):
+                moved.add(log.case)
     return moved | {name for name, case in plan.cases.items() if facts.moved(world.cases.get(name), case)}
 
 

@@ -40,7 +40,7 @@ def a_full_case() -> CaseState:
         provider_assigned_at=later[1], provider_viewed=later[2], provider_accepted=later[3], provider_closed=later[4],
         billable_time=2**40, complaint_flag=True, eligibility_state="yes", scope_state="in", from_case="old",
         search_field="É1 Ann", created_at=NINE, last_log=(later[4], "/test", "é"), last_outcome="2026-03-02 a b ",
-        viewed_timers=(3, 4), call_started=True, open_complaints=("", "c-1"),
+        viewed_timers=(3, 4), call_started=True, open_complaints=("", "c-1"), called_back=True,
     )  # fmt: skip
 
 

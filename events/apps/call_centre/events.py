@@ -110,6 +110,7 @@ class CallMeBack(BaseEvent):
     def apply(self, case: CaseState, log: Log) -> None:
         case.requires_action_at = read.required_moment(log.context, "requires_action_at")
         case.callback_attempt += 1
+        case.called_back = True
         case.call_started = False  # the next CALL_STARTED counts again (RULES.md §3.3)
 
 
