@@ -241,7 +241,7 @@ OTHER_EDITS = [
      "report_outcomes", "outcomes"),
     ("update report_sum set n2 = n2 - 1 where ctid = (select min(ctid) from report_sum where report = 'case_volume')",
      "report_case_volume", "web_callback_only"),
-    ("update report_sum set n2 = n2 + 1 where ctid = (select min(ctid) from report_sum where report = 'contacts_per_case')",
+    ("update report_sum set n2 = n2 + 1 where report = 'contacts_per_case' and n2 > 0",
      "report_contacts_per_case", "contacts"),
     (f"update log set case_created_at = case_created_at - interval '1 day' where {_SOME_OUTCOME}",
      "log", "case_created_at"),
