@@ -86,8 +86,12 @@ class Pipeline:
 
     def start(self, role: str, *arguments: str, **settings: str) -> Worker:
         """Start a worker; a normal return does not promise that it works yet."""
-        argv = [*caselog_program(), "worker", role, *arguments]
-        log = self.directory / f"{len(self._workers)}-{role}.log"
+        return self.start_command("worker", role, *arguments, **settings)
+
+    def start_command(self, *arguments: str, **settings: str) -> Worker:
+        """Start a command of `caselog` that goes on until it is told to stop."""
+        argv = [*caselog_program(), *arguments]
+        log = self.directory / f"{len(self._workers)}-{'-'.join(arguments[:2])}.log"
         self._workers.append(Worker(argv, self.environment(**settings), log))
         return self._workers[-1]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ def add_to(app: typer.Typer) -> None:
     app.command(epilog="Example: caselog simulate --cases 100 --seed 1 | caselog publish -")(publish)
     app.command(epilog="Example: caselog publish events.jsonl && caselog wait --timeout 60")(wait)
     app.command(epilog="Example: caselog simulate --cases 1000 --seed 7 > journeys.jsonl")(simulate)
+    app.command(epilog="Example: caselog relay --database postgresql://app@db.example/callcentre")(relay)
 
 
 def publish(file: Annotated[str, typer.Argument(help="JSON lines: an event or a batch a line; - is stdin.")]) -> None:
@@ -42,6 +44,61 @@ def publish(file: Annotated[str, typer.Argument(help="JSON lines: an event or a 
     sys.stderr.write(f"published {published:,} events" + (f", left out {refused:,}\n" if refused else "\n"))
     if refused:
         raise typer.Exit(1)
+
+
+def relay(
+    *,
+    database: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="The app's PostgreSQL; the password may stand in ~/.pgpass. Else caselog's."),
+    ] = None,
+    table: Annotated[str, typer.Option(help="The outbox, as name or schema.name.")] = "caselog_outbox",
+    once: Annotated[bool, typer.Option("--once", help="Publish what there is, then end.")] = False,
+    status: Annotated[bool, typer.Option("--status", help="Only say what waits and what was refused.")] = False,
+    ddl: Annotated[bool, typer.Option("--ddl", help="Only print the statements that make the table.")] = False,
+) -> None:
+    """Publish an upstream app's outbox until SIGTERM or Ctrl-C. Exit 1 from --once and --status where rows are refused.
+
+    Several may run on one outbox: one works, the others stand by.
+    """
+    from sqlalchemy import MetaData
+
+    from events import outbox
+    from events.errors import CaselogError, PublishError
+    from schema.connection import make_engine
+    from workers.logs import configure_logs
+    from workers.relay import Relay
+    from workers.services import find_broker_url, find_database_url
+    from workers.settings import load_settings
+
+    schema, _, name = table.rpartition(".")
+    if ddl:
+        sys.stdout.write(outbox.ddl(name, schema or None) + "\n")
+        return
+    configure_logs("relay")
+    settings = load_settings()
+    engine = make_engine(database or find_database_url(settings), application="caselog relay")
+    relay = Relay(engine, outbox.outbox_table(MetaData(), name=name, schema=schema or None), find_broker_url(settings))
+    if once:
+        try:
+            relayed = relay.once()
+        except PublishError as error:
+            raise CaselogError(
+                f"the broker did not confirm the events ({error.__cause__}), and the outbox keeps them. Check "
+                f"CASELOG_BROKER_URL and its server"
+            ) from error
+        sys.stderr.write(f"published {relayed.published:,} events\n")
+    if once or status:
+        stands = relay.status()
+        age = "" if stands.oldest_age_s is None else f", the oldest for {stands.oldest_age_s:,.0f} s"
+        sys.stdout.write(f"{stands.waiting:,} wait{age}; {stands.refused:,} are refused\n")
+        sys.stdout.writelines(f"refused row {row}: {fault}\n" for row, fault in stands.messages)
+        if stands.refused:
+            raise typer.Exit(1)
+        return
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, relay.stop)
+    relay.run()
 
 
 def wait(
