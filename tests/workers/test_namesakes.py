@@ -27,7 +27,7 @@ from workers.recording import Recording
 Json = dict[str, Any]
 
 RULES = Rules(zone=ZoneInfo("Europe/London"))
-EVERY_TABLE = 'log, "case", timer, dead_letter, parked, report_outbox, report_outcomes'
+EVERY_TABLE = 'log, "case", timer, dead_letter, parked, report_outbox, report_sum, callback, complaint, assignment'
 
 
 @pytest.fixture
