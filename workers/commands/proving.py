@@ -87,7 +87,7 @@ def _show(verification: Verification, reference: str | None, *, json: bool, mark
     many = sum(found.values())
     what = f"{verification.logs:,} log entries folded for {'everything' if reference is None else f'case {reference}'}"
     if reference is not None:
-        what += " (reports are compared only for everything: run it without --case)"
+        what += " (sums over all cases are compared only for everything: run it without --case)"
     tables = ", ".join(f"{many:,} in {table}" for table, many in sorted(found.items()))
     differ = f"{many:,} difference{'s' if many > 1 else ''}: {tables}" if many else "no difference"
     sys.stderr.write(f"{_visible(what)}: {differ}\n")
