@@ -6,9 +6,13 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import Connection, text
+from sqlalchemy import JSON, Boolean, Connection, DateTime, Integer, LargeBinary, Text, text
+from sqlalchemy import Column as StoredColumn
+from sqlalchemy.types import TypeEngine
 
 from events.errors import CaselogError, did_you_mean
+from schema.reports.declaring import Column, Kind
+from schema.tables import metadata
 
 BUFFERED_ROWS: Final = 1000
 
@@ -25,9 +29,38 @@ class Export(msgspec.Struct, frozen=True):
     source: str
     order: str
 
+    @property
+    def fields(self) -> tuple[Column, ...]:
+        """The columns with what the database knows of them: type and comment."""
+        stored = metadata.tables[self.source.strip('"')].c
+        return tuple(
+            _SECONDS if (column := stored.get(expression)) is None else _field(name, column)
+            for name, expression in self.columns.items()
+        )
+
     def select(self, where: str = "") -> str:
         columns = ", ".join(f'{expression} as "{name}"' for name, expression in self.columns.items())
         return f"select {columns} from {self.source} {where} order by {self.order}"  # noqa: S608 - declared below
+
+
+_SECONDS: Final = Column(
+    name="seconds", kind="number", unit="seconds", description="Time that it ran, rounded up; null while it runs"
+)
+_KINDS: Final[tuple[tuple[type[TypeEngine[Any]], Kind], ...]] = (
+    (DateTime, "moment"),
+    (Boolean, "flag"),
+    (Integer, "number"),
+    (JSON, "json"),
+    (LargeBinary, "bytes"),
+    (Text, "text"),
+)
+
+
+def _field(name: str, column: StoredColumn[Any]) -> Column:
+    kind = next(kind for stored, kind in _KINDS if isinstance(column.type, stored))
+    return Column(
+        name=name, kind=kind, description=column.comment or f"Number of the row in the table {column.table.name}"
+    )
 
 
 def _same(*names: str) -> dict[str, str]:

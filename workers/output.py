@@ -1,50 +1,30 @@
-"""Results on stdout: tables for people, JSON lines and CSV for programs."""
+"""Results on stdout: tables for people, JSON for programs."""
 
 from __future__ import annotations
 
-import csv
-import io
+import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from enum import StrEnum
 from pathlib import Path
-from typing import Any, BinaryIO
+from secrets import token_hex
+from typing import Any, BinaryIO, Literal
 
 import msgspec
-
-
-class Format(StrEnum):
-    TABLE = "table"
-    JSONL = "jsonl"
-    CSV = "csv"
-
-
-class RowFormat(StrEnum):
-    JSONL = "jsonl"
-    CSV = "csv"
-
 
 _encoder = msgspec.json.Encoder()
 
 
-def write_rows(out: BinaryIO, columns: Sequence[str], rows: Iterable[Sequence[Any]], form: str) -> int:
-    """Write rows as JSON lines or CSV (RFC 4180, a header first), one at a time. Returns how many.
+def write_rows(out: BinaryIO, columns: Sequence[str], rows: Iterable[Sequence[Any]], form: Literal["jsonl"]) -> int:
+    """Write rows as JSON lines, one at a time. Returns how many. What has declared columns: `workers.formats`.
 
     Timestamps are RFC 3339 in UTC; bytes become text, with replacement characters where they are no UTF-8.
     """
+    assert form == "jsonl"
     count = 0
-    if form == Format.JSONL:
-        for count, row in enumerate(rows, start=1):  # noqa: B007 - the count is the result
-            out.write(_encoder.encode(dict(zip(columns, map(_plain, row), strict=True))) + b"\n")
-        return count
-    text = io.TextIOWrapper(out, encoding="utf-8", newline="", write_through=True)
-    writer = csv.writer(text)  # \r\n, as RFC 4180 says
-    writer.writerow(columns)
     for count, row in enumerate(rows, start=1):  # noqa: B007 - the count is the result
-        writer.writerow([_cell(value) for value in map(_plain, row)])
-    text.detach()
+        out.write(_encoder.encode(dict(zip(columns, map(_plain, row), strict=True))) + b"\n")
     return count
 
 
@@ -73,24 +53,57 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title:
 
 @contextmanager
 def output_to(path: Path | None) -> Iterator[BinaryIO]:
-    """The file to write to, or stdout where there is none."""
+    """The file to write to, or stdout where there is none.
+
+    The file is there, whole, once it ends without an error: until then what is written goes to one beside it, and what
+    stood there before stays. A device or a pipe is written to as it is.
+    """
     if path is None:
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
         return
-    with path.open("wb") as opened:
-        yield opened
+    target = path.resolve()  # a link stays a link
+    if target.exists() and not target.is_file():
+        with path.open("wb") as opened:
+            yield opened
+        return
+    part = target.with_name(f".caselog-{token_hex(4)}.part")
+    with _said_of(path):
+        opened = part.open("xb")
+    try:
+        with opened:
+            yield opened
+            opened.flush()
+            os.fsync(opened.fileno())
+        with _said_of(path):
+            part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+@contextmanager
+def _said_of(path: Path) -> Iterator[None]:
+    """Errors name the file that was asked for."""
+    try:
+        yield
+    except OSError as error:
+        raise type(error)(error.errno, error.strerror, str(path)) from None
 
 
 def rfc3339(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
+def as_text(value: bytes | memoryview) -> str:
+    """The text that bytes hold, with replacement characters where they are no UTF-8."""
+    return bytes(value).decode(errors="replace")
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, datetime):
         return rfc3339(value)
     if isinstance(value, bytes | memoryview):
-        return bytes(value).decode(errors="replace")
+        return as_text(value)
     return value
 
 

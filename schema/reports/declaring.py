@@ -8,8 +8,8 @@ import msgspec
 
 from schema.reports.conditions import Condition
 
-Kind: TypeAlias = Literal["day", "month", "text", "number", "moment", "flag"]
-"""Days and months are local; a month is written 2026-11. Numbers are whole, or fractions where the unit says so."""
+Kind: TypeAlias = Literal["day", "month", "text", "number", "moment", "flag", "json", "bytes"]
+"""Days and months are local; a month is written 2026-11. Numbers are whole unless the column says otherwise."""
 
 # The dimensions that a report of sums may have, as columns of `report_sum`, each with what it is of a log in SQL.
 DIMENSIONS: Final = {
@@ -26,7 +26,7 @@ SUMS: Final = ("n1", "n2", "n3")
 
 
 class Column(msgspec.Struct, frozen=True, kw_only=True):
-    """A column of a report. `unit` says what its numbers count.
+    """A column of a report or an export. `unit` says what its numbers count; not `whole`, they are fractions.
 
     `sql` is what is selected for it: from the rows of the report's source, or, of a measure, over the rows of a group.
     Empty: the column of its name.
@@ -36,6 +36,7 @@ class Column(msgspec.Struct, frozen=True, kw_only=True):
     description: str
     kind: Kind = "text"
     unit: str = ""
+    whole: bool = True
     sql: str = ""
 
     @property
@@ -55,7 +56,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
     `source` is a query whose rows are selected or grouped. It may use the parameters first and last (local days, both
     included), start and end (the moments at which they begin and are over), now and zone. `period` says what the first
-    day and the last select by, in words. `order` sorts a list; groups are sorted by their dimensions.
+    day and the last select by, in words. `order` sorts a list: first by the moment that these days select by. Groups
+    are sorted by their dimensions.
     """
 
     name: str
@@ -75,6 +77,11 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     def main_measure(self) -> Measure | None:
         """What a plot shows."""
         return self.measures[0] if self.measures else None
+
+    @property
+    def moment(self) -> str | None:
+        """The column of a list that the first and the last day select by; None of groups."""
+        return None if self.measures else self.order.partition(",")[0]
 
     @property
     def counted(self) -> tuple[Measure, ...]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import json
+import os
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
@@ -18,9 +18,9 @@ NOON = datetime(2026, 7, 1, 12, 0, 0, 123000, tzinfo=UTC)
 SUMMER = timezone(timedelta(hours=1))
 
 
-def written(form: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> bytes:
+def written(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> bytes:
     out = io.BytesIO()
-    assert write_rows(out, columns, rows, form) == len(rows)
+    assert write_rows(out, columns, rows, "jsonl") == len(rows)
     assert not out.closed
     return out.getvalue()
 
@@ -28,32 +28,17 @@ def written(form: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) ->
 def test_timestamps_are_rfc_3339_in_utc_wherever_they_came_from() -> None:
     assert rfc3339(datetime(2026, 7, 1, 13, tzinfo=SUMMER)) == "2026-07-01T12:00:00Z"
     assert rfc3339(NOON) == "2026-07-01T12:00:00.123000Z"
-    for form in ("jsonl", "csv"):
-        assert b"2026-07-01T12:00:00.123000Z" in written(form, ["at"], [[NOON.astimezone(SUMMER)]])
+    assert b"2026-07-01T12:00:00.123000Z" in written(["at"], [[NOON.astimezone(SUMMER)]])
 
 
 def test_json_lines_keep_what_a_value_is() -> None:
     row = ["x", None, True, 7, {"a": [1]}, "", "Grüße\n"]
     columns = list("abcdefg")
-    assert json.loads(written("jsonl", columns, [row])) == dict(zip(columns, row, strict=True))
+    assert json.loads(written(columns, [row])) == dict(zip(columns, row, strict=True))
 
 
-def test_csv_is_rfc_4180_with_a_header_and_nothing_is_lost_in_quoting() -> None:
-    row = ["a,b", 'say "hi"', "two\nlines", "", None, True, 7, {"a": 1}]
-    text = written("csv", list("abcdefgh"), [row]).decode()
-    assert text.startswith("a,b,c,d,e,f,g,h\r\n")
-    read = list(csv.reader(io.StringIO(text, newline="")))
-    assert read[1] == ["a,b", 'say "hi"', "two\nlines", "", "", "true", "7", '{"a":1}']
-
-
-@pytest.mark.parametrize("form", ["jsonl", "csv"])
-def test_bytes_that_are_no_text_are_shown_as_far_as_they_can_be(form: str) -> None:
-    assert "ok\N{REPLACEMENT CHARACTER}" in written(form, ["raw"], [[b"ok\xff"]]).decode()
-
-
-def test_no_rows_are_an_empty_file_but_for_the_header_of_csv() -> None:
-    assert written("jsonl", ["a"], []) == b""
-    assert written("csv", ["a"], []) == b"a\r\n"
+def test_bytes_that_are_no_text_are_shown_as_far_as_they_can_be() -> None:
+    assert "ok\N{REPLACEMENT CHARACTER}" in written(["raw"], [[b"ok\xff"]]).decode()
 
 
 def test_a_file_gets_the_rows_and_stdout_none(tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
@@ -61,6 +46,53 @@ def test_a_file_gets_the_rows_and_stdout_none(tmp_path: Path, capfdbinary: pytes
         write_rows(out, ["a"], [[1]], "jsonl")
     assert (tmp_path / "rows").read_bytes() == b'{"a":1}\n'
     assert capfdbinary.readouterr().out == b""
+
+
+def test_a_file_is_there_whole_or_as_it_was(tmp_path: Path) -> None:
+    """What breaks off leaves what stood there before, and nothing beside it."""
+    path = tmp_path / "rows"
+    path.write_bytes(b"before")
+
+    def break_off() -> None:
+        with output_to(path) as out:
+            out.write(b"half")
+            out.flush()
+            assert path.read_bytes() == b"before"
+            raise ConnectionError
+
+    with pytest.raises(ConnectionError):
+        break_off()
+    assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [("rows", b"before")]
+    with output_to(path) as out:
+        out.write(b"after")
+    assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [("rows", b"after")]
+
+
+def test_a_link_to_a_file_stays_a_link(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("file")
+    with output_to(tmp_path / "link") as out:
+        out.write(b"rows")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "file").read_bytes() == b"rows"
+
+
+def test_a_pipe_is_written_to_and_not_replaced(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        with output_to(tmp_path / "pipe") as out:
+            out.write(b"rows")
+        assert os.read(reader, 10) == b"rows"
+    finally:
+        os.close(reader)
+    assert [file.name for file in tmp_path.iterdir()] == ["pipe"]
+
+
+def test_a_file_that_cannot_be_made_is_named_as_it_was_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "missing" / "rows"
+    with pytest.raises(FileNotFoundError) as raised, output_to(path):
+        raise AssertionError
+    assert raised.value.filename == str(path)
 
 
 @pytest.mark.parametrize(

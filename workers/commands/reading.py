@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from workers.output import Format, RowFormat, output_to, print_table, write_json, write_rows
+from workers.formats import Format, RowFormat, write
+from workers.output import output_to, print_table, write_json
 
 if TYPE_CHECKING:
     from events.codes import Code
@@ -44,7 +45,7 @@ def export(
             audit.record(db, who=settings.who, action="dead.export", why=None, detail={})
     with reading() as db, output_to(output) as out, counting(f"exporting {what}", None) as advance:
         rows = stream_export(db, chosen)
-        write_rows(out, list(chosen.columns), _counted(rows, advance), form)
+        write(out, chosen.fields, _counted(rows, advance), form)
 
 
 def report(
@@ -91,7 +92,7 @@ def report(
         rows = read_rows(db, asked)
         if form is not Format.TABLE:
             with output_to(output) as out:
-                write_rows(out, columns, rows, form)
+                write(out, asked.columns, rows, form)
             return
         found = list(rows)
         if asked.report.measures:

@@ -30,6 +30,7 @@ REPORT = Report(
             name="within_sla_1_percent",
             description="share that has not missed the first",
             unit="percent",
+            whole=False,
             sql="100.0::float8 * count(*) filter (where not missed_sla_1) / nullif(count(*), 0)",
         ),
     ),

@@ -20,6 +20,7 @@ REPORT = sums(
             name="contacts_per_case",
             description="contacts divided by cases; empty where no case was created",
             unit="contacts a case",
+            whole=False,
             sql="sum(contacts)::float8 / nullif(sum(cases), 0)::float8",
         ),
     ),

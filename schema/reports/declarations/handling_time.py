@@ -19,6 +19,7 @@ REPORT = Report(
             name="mean_seconds",
             description="seconds divided by timers",
             unit="seconds a timer",
+            whole=False,
             sql="sum(seconds)::float8 / nullif(count(*), 0)",
         ),
         Measure(

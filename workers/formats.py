@@ -1,0 +1,117 @@
+"""Rows for programs: JSON lines, CSV and Parquet, written as they come and never held whole."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Callable, Iterable, Sequence
+from decimal import Decimal
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, TypeAlias
+
+import msgspec
+
+from workers.output import as_text, rfc3339
+
+if TYPE_CHECKING:
+    from schema.reports.declaring import Column
+
+
+class RowFormat(StrEnum):
+    JSONL = "jsonl"
+    CSV = "csv"
+    PARQUET = "parquet"
+
+
+class Format(StrEnum):
+    TABLE = "table"
+    JSONL = "jsonl"
+    CSV = "csv"
+    PARQUET = "parquet"
+
+
+# What a spreadsheet takes for a formula, also in the wide letters that some of them read alike. An apostrophe before
+# it makes it text. A cell that has apostrophes before it already gets one more: so taking one away gives the cell back.
+_FORMULA: Final = re.compile("'*[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
+
+_json: Final = msgspec.json.Encoder(decimal_format="number")
+
+
+def write(
+    out: BinaryIO, columns: Sequence[Column], rows: Iterable[Sequence[Any]], form: str, *, bom: bool = False
+) -> int:
+    """Write rows of these columns in a `RowFormat`. Returns how many. `out` stays open, and need not be able to seek.
+
+    * JSON lines: an object a row. Moments are RFC 3339 in UTC, days 2026-11-23, months 2026-11, bytes text.
+    * CSV: RFC 4180 with a header, in UTF-8; with `bom` it begins with a byte order mark, for spreadsheets. Values as in
+      JSON, null as an empty cell. Text that a spreadsheet would take for a formula gets an apostrophe
+      (docs/reports.md, "CSV").
+    * Parquet: typed by the columns' kinds, each with its description and unit as metadata.
+    """
+    if form == RowFormat.PARQUET:
+        from workers.parquet import write_parquet
+
+        return write_parquet(out, columns, rows)
+    if form == RowFormat.CSV:
+        return _write_csv(out, columns, rows, bom=bom)
+    count = 0
+    names = [column.name for column in columns]
+    values = [_JSON.get(column.kind) for column in columns]
+    for count, row in enumerate(rows, start=1):  # noqa: B007 - the count is the result
+        out.write(_json.encode(dict(zip(names, converted(values, row), strict=True))) + b"\n")
+    return count
+
+
+def harmless(text: str) -> str:
+    """The text as a cell that no spreadsheet takes for a formula. Other text stays as it is."""
+    return f"'{text}" if _FORMULA.match(text) else text
+
+
+def _write_csv(out: BinaryIO, columns: Sequence[Column], rows: Iterable[Sequence[Any]], *, bom: bool) -> int:
+    text = io.TextIOWrapper(out, encoding="utf-8", newline="", write_through=True)
+    try:
+        if bom:
+            text.write("\ufeff")
+        writer = csv.writer(text)  # \r\n, as RFC 4180 says
+        writer.writerow([column.name for column in columns])
+        cells = [_CELL.get(column.kind, str) for column in columns]
+        count = 0
+        for count, row in enumerate(rows, start=1):  # noqa: B007 - the count is the result
+            writer.writerow(converted(cells, row))
+    finally:
+        text.detach()
+    return count
+
+
+Conversion: TypeAlias = Callable[[Any], Any]
+
+
+def converted(conversions: Sequence[Conversion | None], row: Sequence[Any]) -> list[Any]:
+    """Each value as its column has it; null is null."""
+    return [
+        value if conversion is None or value is None else conversion(value)
+        for conversion, value in zip(conversions, row, strict=True)
+    ]
+
+
+def number(value: float | Decimal) -> float:
+    """A declaration may leave it to PostgreSQL whether a sum is a bigint or a numeric."""
+    if isinstance(value, Decimal):
+        return int(value) if value == value.to_integral_value() else float(value)
+    return value
+
+
+def json_text(value: Any) -> str:
+    return _json.encode(value).decode()
+
+
+_JSON: Final[dict[str, Conversion]] = {"moment": rfc3339, "bytes": as_text, "number": number}
+_CELL: Final[dict[str, Conversion]] = {
+    "moment": rfc3339,
+    "bytes": lambda value: harmless(as_text(value)),
+    "flag": lambda value: "true" if value else "false",
+    "json": json_text,
+    "text": harmless,
+    "number": number,
+}
