@@ -15,6 +15,7 @@ import msgspec
 
 from events.errors import MalformedEvent
 from events.message import Event, parse_event
+from events.traceparent import current_traceparent
 
 _encoder: Final = msgspec.json.Encoder()
 # AMQP's limit is 255 bytes for the whole routing key; queues are bound by its first word.
@@ -27,7 +28,7 @@ def encode(event: Mapping[str, Any] | Event | bytes | str, source: str | None) -
     """The event's JSON and its type. Raises `MalformedEvent` that names the member.
 
     Into a mapping are put, where absent: `specversion`, a new `id`, the `source`, and the present time, since a
-    producer's clock is the event's own.
+    producer's clock is the event's own; and `traceparent`, where an OpenTelemetry span is active.
     """
     if isinstance(event, bytes):
         raw = event
@@ -68,6 +69,8 @@ def _filled_in(event: Mapping[str, Any], source: str | None) -> dict[str, Any]:
         members.setdefault("source", source)
     if "time" not in members:
         members["time"] = datetime.now(UTC)
+    if "traceparent" not in members and (traceparent := current_traceparent()) is not None:
+        members["traceparent"] = traceparent
     return members
 
 

@@ -100,9 +100,10 @@ class Publisher:
         """Give an event to the broker; the future is done when the broker has confirmed it.
 
         An event is a mapping of CloudEvents attributes (missing ones among `specversion`, `id`, `source` and `time`
-        are filled in), an `Event`, or a whole event in JSON. Raises `MalformedEvent` at once for one that is none; a
-        normal return promises nothing yet. Blocks while the buffer is full. The future may be shared by the events of
-        one message; it cannot be cancelled, and what it calls back must not publish.
+        are filled in, and `traceparent` where an OpenTelemetry span is active), an `Event`, or a whole event in JSON.
+        Raises `MalformedEvent` at once for one that is none; a normal return promises nothing yet. Blocks while the
+        buffer is full. The future may be shared by the events of one message; it cannot be cancelled, and what it
+        calls back must not publish.
         """
         return self._add([encode(event, self._source)])[0]
 

@@ -17,6 +17,7 @@ from events.message import Message, decode
 from workers.heartbeat import Heartbeat
 from workers.logs import get_logger
 from workers.recording import DatabaseAway, Recorded, Recording
+from workers.tracing import Span, no_span
 
 POLL_S: Final = 1.0
 # A message may hold a batch of 256 KiB. With single events, from 500 a transaction on the throughput is level.
@@ -41,6 +42,7 @@ class Recorder:
         batch_age_s: float,
         heartbeat: Heartbeat,
         after_commit: Callable[[Recorded, list[float]], None],
+        span: Span = no_span,
     ) -> None:
         """`after_commit` is told what became of a batch, and for each event the seconds since its arrival here."""
         self._broker_url = broker_url
@@ -49,6 +51,7 @@ class Recorder:
         self._batch_age_s = batch_age_s
         self._heartbeat = heartbeat
         self._after_commit = after_commit
+        self._span = span
         self._stopping = threading.Event()
         self._inbox: deque[Any] = deque()
         self._messages: list[Message] = []
@@ -126,7 +129,8 @@ class Recorder:
         delay_s = FIRST_DELAY_S
         while True:
             try:
-                recorded = self._recording.record(self._messages)
+                with self._span(self._messages):
+                    recorded = self._recording.record(self._messages)
                 break
             except DatabaseAway as error:
                 get_logger().warning("the batch waits for the database", error=str(error), events=self._events)

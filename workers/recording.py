@@ -27,6 +27,7 @@ from events.refold import Past, refold
 from events.registry import EventRegistry
 from events.resolve import Rules, Screened, failure, screen
 from events.sameness import refuse_another, refuse_another_than_parked
+from events.traceparent import parse_traceparent
 from schema import deadletters, definitions, parking, past, store
 from schema.deadletters import DeadLetter
 from schema.reports import outbox
@@ -55,6 +56,8 @@ class Contended(CaselogError):
 class Recorded(msgspec.Struct):
     """What became of a batch, in events; `dead` by reason. `deltas` were posted, `hastened` parked events are due.
 
+    `dead_traces` are the ids of the traces in which dead letters were sent, as far as they have any.
+
     For the metrics: `codes` counts what was recorded by (key, code); `ages_s` are its seconds from each event's time to
     the commit, by the database's clock; `transactions_s` is what each transaction took; `refolds` counts the logs of a
     "case" and stretches of an "actor" that late events made us fold anew.
@@ -67,6 +70,7 @@ class Recorded(msgspec.Struct):
     duplicates: int = 0
     parked: int = 0
     dead: Counter[str] = msgspec.field(default_factory=Counter)
+    dead_traces: list[str] = msgspec.field(default_factory=list)
     deltas: int = 0
     hastened: int = 0
     codes: Counter[tuple[str, str]] = msgspec.field(default_factory=Counter)
@@ -281,13 +285,13 @@ class Recording:
         if not refused:
             return Recorded()
         logs = past.logs_of(db, [identity(entry) for entry, _ in refused if isinstance(entry.item, Event)])
-        dead = []
+        dead: list[tuple[Entry, EventError]] = []
         for entry, error in refused:
             fault = error
             if isinstance(entry.item, Event) and (log := logs.get(identity(entry))) is not None:
                 fault = refuse_another(entry.item, log)
             if fault is not None:
-                dead.append(dead_letter(entry, fault))
+                dead.append((entry, fault))
         result = _write_dead(db, dead)
         result.duplicates = len(refused) - len(dead)
         return result
@@ -312,7 +316,7 @@ class Recording:
     def _park_first(db: Connection, entries: list[Entry]) -> Recorded:
         """Park events that never were; another one under the (source, id) of a parked event is a dead letter."""
         parked = parking.park(db, [waiting(entry) for entry in entries])
-        dead = []
+        dead: list[tuple[Entry, EventError]] = []
         for entry in entries:
             if identity(entry) not in parked:
                 continue
@@ -322,7 +326,7 @@ class Recording:
             assert isinstance(item, Event)
             assert isinstance(before, Event)
             if (fault := refuse_another_than_parked(item, before)) is not None:
-                dead.append(dead_letter(entry, fault))
+                dead.append((entry, fault))
         return _write_dead(db, dead)
 
     @staticmethod
@@ -352,8 +356,9 @@ def _measure(result: Recorded, plan: Plan, earlier: Past | None, now: datetime) 
         result.refolds = Counter(case=len(earlier.cases), actor=sum(map(len, earlier.windows.values())))
 
 
-def _write_dead(db: Connection, letters: list[DeadLetter]) -> Recorded:
+def _write_dead(db: Connection, dead: list[tuple[Entry, EventError]]) -> Recorded:
     """Write new dead letters, and of those that were tried again what is wrong with them now."""
+    letters = [dead_letter(entry, error) for entry, error in dead]
     fresh = [letter for letter in letters if letter.id is None]
     again = [letter for letter in letters if letter.id is not None]
     if fresh:
@@ -361,7 +366,13 @@ def _write_dead(db: Connection, letters: list[DeadLetter]) -> Recorded:
     if again:
         deadletters.fail_again(db, again)
     failed = [requeued(letter, Outcome.FAILED) for letter in again]
-    return Recorded(dead=Counter(letter.reason for letter in letters), requeued=failed)
+    items = [entry.item for entry, _ in dead]
+    traces = [parse_traceparent(item.traceparent) for item in items if isinstance(item, Event)]
+    return Recorded(
+        dead=Counter(letter.reason for letter in letters),
+        dead_traces=[trace.trace_id for trace in traces if trace is not None],
+        requeued=failed,
+    )
 
 
 def _claimed(db: Connection, entries: list[Entry]) -> tuple[list[Entry], list[Requeued]]:

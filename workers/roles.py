@@ -25,8 +25,10 @@ from workers.services import Services, redis_py_url
 from workers.settings import Settings
 from workers.tasks import AGGREGATE, RETRY_PARKED, WORKER_THREADS, Nudge, declare_tasks, make_broker, run_tasks
 from workers.totals import Flusher, Gauges, impatient_redis
+from workers.tracing import batch_span
 
 CLIENT_TIMEOUT_S: Final = 5
+LOGGED_TRACES: Final = 10
 
 
 def make_redis(services: Services) -> redis.Redis:
@@ -77,7 +79,8 @@ def run_recorder(settings: Settings, services: Services) -> None:
         if recorded.hastened:
             nudge(RETRY_PARKED)
         if recorded.dead:
-            get_logger().warning("events were set aside", **recorded.dead)
+            traces = {"trace_ids": sorted(set(recorded.dead_traces))[:LOGGED_TRACES]} if recorded.dead_traces else {}
+            get_logger().warning("events were set aside", **recorded.dead, **traces)
 
     recorder = Recorder(
         services.broker_url,
@@ -86,6 +89,7 @@ def run_recorder(settings: Settings, services: Services) -> None:
         batch_age_s=settings.batch_age_ms / 1000,
         heartbeat=Heartbeat(client, "recorder"),
         after_commit=after_commit,
+        span=batch_span(),
     )
     recorder.stop_on_signals()
     get_logger().info("recorder started", pid=os.getpid(), events=len(event_registry.all()))
