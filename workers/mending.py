@@ -14,9 +14,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from itertools import islice
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 from sqlalchemy import Connection, Engine
@@ -80,6 +81,7 @@ def requeue(
     if not chosen:
         return report
     with engine.begin() as db:
+        order = _by_time(db, chosen)
         entry = audit.record(
             db, who=who, action="dead.requeue", why=why, detail={"filter": wanted, "chosen": len(chosen)}
         )
@@ -89,7 +91,7 @@ def requeue(
         if counts:
             audit.count(db, entry, counts)
 
-    for ids in _batches(chosen):  # oldest first, as they were selected
+    for ids in _batches(order):
         try:
             with engine.connect() as db:
                 found = [*mending.find(db, Filter(ids=ids))]
@@ -184,6 +186,32 @@ def _discard(
         total += len(letters)
         progress(len(ids))
     return total
+
+
+class _When(msgspec.Struct):
+    time: Annotated[datetime, msgspec.Meta(tz=True)]
+
+
+_when: Final = msgspec.json.Decoder(_When)
+
+
+def _by_time(db: Connection, ids: Iterable[int]) -> list[int]:
+    """The letters in the order in which their events happened, unreadable ones last.
+
+    Out of order they would end the same, but each case would be folded again for nearly every event, and what is about
+    a case would be parked until its creation had its turn.
+    """
+    moments: list[tuple[datetime, int]] = []
+    for batch in _batches(ids):
+        for letter in mending.find(db, Filter(ids=batch)):
+            try:
+                moments.append((_when.decode(letter.raw).time, _id(letter)))
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+                moments.append((_NEVER, _id(letter)))
+    return [letter_id for _, letter_id in sorted(moments)]
+
+
+_NEVER: Final = datetime.max.replace(tzinfo=UTC)
 
 
 def _add(report: Report, became: Sequence[Requeued], tried: int) -> None:

@@ -344,6 +344,40 @@ def test_two_who_requeue_the_same_letters_at_once_try_each_once(
     add_up(engine)
 
 
+def test_what_failed_again_since_it_was_chosen_is_not_tried_once_more(
+    engine: Engine, registry: EventRegistry, database_url: str
+) -> None:
+    unmended(engine, registry, event(code="NEVER"))
+    with engine.connect() as db:
+        chosen = mending.select(db, Filter())
+    recording = Recording(engine, registry, RULES)
+    first, second = (requeue(engine, recording, chosen, wanted=Filter(), who=who) for who in ("anna", "ben"))
+    assert (len(first.failures), first.elsewhere) == (1, 0)
+    assert (len(second.failures), second.elsewhere, second.is_success) == (0, 1, False)
+    assert [row["attempts"] for row in dead_letters(database_url)] == [2]
+
+
+def test_letters_are_tried_in_the_order_in_which_their_events_happened(
+    engine: Engine, registry: EventRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So none waits for a case that is among them, however late its creation was set aside."""
+    monkeypatch.setattr(work, "LETTERS", 1)
+    early = Rules(zone=RULES.zone, future_tolerance=NINE - timedelta(days=1) - datetime.now(UTC))
+    record(
+        engine,
+        registry,
+        event("accept_case", "SPOP", minute=9),
+        event("case", "CALL_STARTED", actor=OPERATOR),
+        rules=early,
+    )
+    Recording(engine, registry, early).record([decode(b"no JSON")])
+    record(engine, registry, created(), rules=early)
+    report = requeue_all(engine, registry)
+    assert [one.reason for one in report.failures] == ["malformed"], report.failures
+    assert (report.recorded, report.parked) == (3, 0)
+    add_up(engine)
+
+
 def test_letters_are_requeued_while_recorders_are_given_the_same_events(
     engine: Engine, registry: EventRegistry, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
