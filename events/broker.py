@@ -111,15 +111,25 @@ def reply_queue() -> Queue:
 def consume(channel: Any, queue: Queue, on_message: Callable[[Message], None], *, prefetch_messages: int) -> Consumer:
     """A consumer of raw messages, as yet inactive: use it as a context manager, or call `consume()`.
 
-    Declares the queue. `message.body` is always bytes, whatever encoding or compression the sender claimed: what
-    cannot be read is for the decoder to say. At most `prefetch_messages` are held unacked.
+    Declares the queue. `message.body` is the bytes as they were sent, whatever encoding or compression the sender
+    claimed: nothing is unpacked (a few kilobytes may claim to be gigabytes), and what cannot be read is for the decoder
+    to say. At most `prefetch_messages` are held unacked.
     """
 
     def receive(message: Message, _error: Exception | None = None) -> None:
-        # py-amqp gives text where the sender named an encoding; kombu calls with the error where it cannot decompress.
+        # py-amqp gives text where the sender named an encoding.
         message.body = message.body.encode() if isinstance(message.body, str) else bytes(message.body or b"")
         on_message(message)
 
+    if not is_redis(channel.connection.client):
+        to_message = channel.message_to_python
+
+        def as_sent(raw: Any) -> Any:
+            # kombu would unpack the body before anybody could look at it; on Redis `stream_message` sees to it.
+            (raw.properties.get("application_headers") or {}).pop("compression", None)
+            return to_message(raw)
+
+        channel.message_to_python = as_sent
     return Consumer(
         channel, queues=[queue], on_message=receive, on_decode_error=receive, prefetch_count=prefetch_messages
     )

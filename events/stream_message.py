@@ -58,7 +58,8 @@ def from_entry(entry: Entry, tag: int, channel: Any) -> Message:
         delivery_tag=tag,
         content_type=envelope.content_type or _content_type(body),
         content_encoding=envelope.content_encoding,
-        headers=envelope.headers,
+        # By this header kombu would unpack the body, however large it turns out to be.
+        headers={name: value for name, value in envelope.headers.items() if name != "compression"},
         properties={"timestamp": entry.added_ms // 1000, **envelope.properties},
         delivery_info={
             "routing_key": entry.queue,
