@@ -311,6 +311,7 @@ def test_a_poison_letter_costs_only_itself(engine: Engine, registry: EventRegist
     assert (report.recorded, [one.reason for one in report.failures]) == (6, ["failed"])
     [left] = dead_letters(database_url)
     assert (left["event_id"], left["attempts"]) == (poison["id"], 2)
+    assert entries(engine)[0].detail == {"filter": {}, "chosen": 7, "recorded": 6, "failed": 1}
     add_up(engine)
 
 
