@@ -98,6 +98,10 @@ class PublishError(CaselogError):
         self.unsent = tuple(unsent)
 
 
+class BufferFull(CaselogError):
+    """The Publisher holds as many unconfirmed events as it may, and was told not to block. None was taken."""
+
+
 class PublisherClosed(CaselogError):
     """`publish` was called after `close`."""
 

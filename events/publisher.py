@@ -21,7 +21,7 @@ from typing import Any, Final, Self, TypeAlias
 from kombu import Connection
 
 from events import broker
-from events.errors import PublisherClosed, PublishError
+from events.errors import BufferFull, PublisherClosed, PublishError
 from events.message import BATCH_TYPE, EVENT_BYTES_MAX, EVENT_TYPE, Event
 from events.outgoing import encode, routing_key
 
@@ -56,7 +56,8 @@ class Publisher:
     """Publishes events in the order in which it is given them.
 
     `source` is put into events that name none. Events wait up to `linger_ms` for company, up to `batch_events` a
-    message. `buffer_events` may wait for the broker; then `publish` blocks. A message that the broker does not
+    message. `buffer_events` may wait for the broker; then `publish` blocks, or raises `BufferFull` where
+    `block_when_full` is False. A message that the broker does not
     confirm is sent again, with the same ids, for `retry_for_s` seconds; then it and all that wait behind it are given
     up: their futures fail, and the next `flush` or `close` raises `PublishError`, which holds them. (So does
     `publish`, where nobody flushes and as many were given up as the buffer holds: with its own event among them.)
@@ -72,6 +73,7 @@ class Publisher:
         linger_ms: float = 5,
         batch_events: int = 100,
         buffer_events: int = 100_000,
+        block_when_full: bool = True,
         retry_for_s: float = 30,
     ) -> None:
         # No heartbeats: nothing reads this connection between messages, and a dead one shows when it is used.
@@ -81,6 +83,7 @@ class Publisher:
         self._linger_s = linger_ms / 1000
         self._batch_events = batch_events
         self._buffer_events = buffer_events
+        self._block_when_full = block_when_full
         self._retry_for_s = retry_for_s
 
         self._changed = threading.Condition()
@@ -151,6 +154,12 @@ class Publisher:
         with self._changed:
             if len(self._given_up) >= self._buffer_events:
                 self._raise_given_up(also=[raw for raw, _ in encoded])
+            held = self._accepted - self._settled
+            if not self._block_when_full and held + len(encoded) > self._buffer_events:
+                raise BufferFull(
+                    f"{held:,} of {self._buffer_events:,} events wait for the broker, and {len(encoded):,} more have "
+                    f"no room: none of these was taken. Publish them again later, or let the publisher block."
+                )
             for raw, key in encoded:
                 while self._accepted - self._settled >= self._buffer_events and not self._is_closing:
                     self._changed.wait()

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import threading
+import tracemalloc
 from concurrent.futures import Future
 from datetime import UTC, datetime
 from typing import Any
@@ -14,7 +15,7 @@ import pytest
 from broker_under_test import Broker, eventually
 
 from events import MalformedEvent, Publisher, PublishError, broker
-from events.errors import PublisherClosed, SettingsError
+from events.errors import BufferFull, PublisherClosed, SettingsError
 from events.message import BATCH_TYPE, EVENT_BYTES_MAX, EVENT_TYPE, parse_event
 
 WHEN = "2026-11-22T10:15:00.123Z"
@@ -149,6 +150,35 @@ def test_publishing_blocks_while_the_buffer_is_full(any_broker: Broker) -> None:
         any_broker.server.start()
         thread.join(timeout=20)
     assert [found.id for found in any_broker.events(30)] == ids(0, 30)
+
+
+def test_a_publisher_that_may_not_block_takes_nothing_that_has_no_room(any_broker: Broker) -> None:
+    any_broker.server.stop()
+    with Publisher(any_broker.url, source="/test", buffer_events=10, block_when_full=False) as publisher:
+        publisher.publish_many([event(number) for number in range(8)])
+        with pytest.raises(BufferFull, match="8 of 10 events wait for the broker, and 3 more have no room"):
+            publisher.publish_many([event(number) for number in range(90, 93)])
+        publisher.publish_many([event(8), event(9)])
+        with pytest.raises(BufferFull):
+            publisher.publish(event(99))
+        any_broker.server.start()
+        publisher.flush(timeout_s=20)
+        publisher.publish(event(10))
+    assert [found.id for found in any_broker.events(11)] == ids(0, 11)
+
+
+def test_a_producer_that_is_faster_than_the_broker_does_not_fill_the_memory(redis_broker: Broker) -> None:
+    """20 MB of events in messages of their own, through a buffer of 400 KB."""
+    tracemalloc.start()
+    try:
+        with Publisher(redis_broker.url, source="/test", batch_events=1, buffer_events=100) as publisher:
+            for number in range(5_000):
+                publisher.publish(event(number, data={"notes": "n" * 4_000}))
+        peak_bytes = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak_bytes < 4_000_000
+    assert redis_broker.status().ready == 5_000
 
 
 def test_giving_up_is_told_by_publish_where_nobody_flushes(any_broker: Broker) -> None:
