@@ -138,5 +138,13 @@ def count_parked(db: Connection) -> ParkedCount:
     return ParkedCount(*row)
 
 
+def count_arrivals(db: Connection) -> int:
+    """How many events were ever parked: two looks give the rate. Redeliveries and what was rolled back count, too."""
+    last: int | None = db.execute(
+        text("select pg_sequence_last_value(pg_get_serial_sequence('parked', 'arrival'))")
+    ).scalar_one()
+    return last or 0
+
+
 def _identities(events: Collection[tuple[str, str]]) -> dict[str, list[str]]:
     return {"sources": [source for source, _ in events], "ids": [event_id for _, event_id in events]}

@@ -10,6 +10,7 @@ from sqlalchemy import (
     JSON,
     BigInteger,
     Boolean,
+    CheckConstraint,
     Column,
     Computed,
     Date,
@@ -210,6 +211,7 @@ parked: Final = Table(
     Column("attempts", Integer, nullable=False, comment="How often recording it was tried"),
     _now("parked_at", "The database's clock when it was first parked"),
     Column("due_at", Moment, nullable=False, comment="When it is tried again; moved to now once its case is created"),
+    Column("arrival", BigInteger, Identity(), nullable=False, comment="Counts arrivals, for their rate"),
     Index(None, "case_reference"),
     Index(None, "due_at"),
     comment="Events that wait for their case to be created",
@@ -357,4 +359,16 @@ audit: Final = Table(
     Column("detail", JSONB, nullable=False, comment="Filters, ids, how many, outcome; no event's contents"),
     Index(None, "at"),
     comment="What people did by hand: one row an action, never changed",
+)
+
+pause: Final = Table(
+    "pause",
+    metadata,
+    Column("one", Boolean, primary_key=True, server_default=text("true"), comment="There is one at most"),
+    Column("who", Text, nullable=False, comment="CASELOG_OPERATOR, the system's user name, or breaker"),
+    _now("since", "The database's clock"),
+    Column("why", Text, nullable=False, comment="The reason that was given; no case data"),
+    Column("deploy", Text, comment="The breaker's: fingerprint of the code; another one lifts it"),
+    CheckConstraint("one", name="pause_one_check"),
+    comment="While there is a row, no recorder consumes",
 )
