@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from http import HTTPStatus
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
 
 import msgspec
@@ -13,6 +12,7 @@ from litestar.exceptions import HTTPException
 from litestar.types import HTTPResponseStartEvent, Message, Scope
 from prometheus_client import CONTENT_TYPE_LATEST
 
+from workers.deploy import installed_version
 from workers.exposition import Exposition
 from workers.health import ALL, READY, Check, Health
 from workers.logs import get_logger
@@ -51,7 +51,7 @@ _HOME: Final = """<!doctype html>
 def versions(settings: Settings) -> dict[str, str | None]:
     """What /ping.json says: the settings that were given to the build, and our own version where none was."""
     return {
-        "version_number": settings.version_number or _installed_version(),
+        "version_number": settings.version_number or installed_version(),
         # An image that was built without them has them empty.
         "build_date": settings.build_date or None,
         "commit_id": settings.commit_id or None,
@@ -132,10 +132,3 @@ async def _add_headers(message: Message, _scope: Scope) -> None:
     if message["type"] == "http.response.start":
         start: HTTPResponseStartEvent = message
         start["headers"] = [*start["headers"], *((k.encode(), v.encode()) for k, v in HEADERS.items())]
-
-
-def _installed_version() -> str | None:
-    try:
-        return version("caselog")
-    except PackageNotFoundError:
-        return None
