@@ -60,6 +60,7 @@ class QueueStatus(msgspec.Struct, frozen=True):
     unacked: int | None
     oldest_age_s: float | None
     consumers: int
+    arrived: int | None = None  # all that ever were; Redis 7 and later
 
 
 def connect(url: str, *, heartbeat_s: int = HEARTBEAT_S, lease_ms: int = LEASE_MS) -> Connection:
@@ -184,6 +185,15 @@ def queue_status(connection: Connection, queue: str, *, with_age: bool = True) -
         return QueueStatus(queue, ready, None, age_s, consumers)
 
 
+def published_s(message: Message) -> int | None:
+    """When the message was published, in whole seconds since 1970: by the clock of Redis, or on RabbitMQ its sender's.
+
+    None where the sender did not say.
+    """
+    sent_s = message.properties.get("timestamp")
+    return sent_s if isinstance(sent_s, int) else None
+
+
 def high_water(connection: Connection, queue: str) -> str | None:
     """A mark for `is_handled`: all that was published before now is below it. None on RabbitMQ: it has no positions."""
     if not is_redis(connection):
@@ -204,10 +214,8 @@ def _head_age_s(channel: Any, queue: str) -> float | None:
     if message is None:
         return None
     channel.basic_reject(message.delivery_tag, requeue=True)
-    published_s = message.properties.get("timestamp")
-    if not isinstance(published_s, int):
-        return None
-    return max(time() - published_s, 0.0)
+    sent_s = published_s(message)
+    return None if sent_s is None else max(time() - sent_s, 0.0)
 
 
 def _redis_url(url: str) -> str:

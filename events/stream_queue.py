@@ -47,12 +47,16 @@ class Entry(NamedTuple):
 
 
 class Counts(NamedTuple):
-    """Entries nobody holds, entries somebody holds, the age of the oldest of either, and living consumers."""
+    """Entries nobody holds, entries somebody holds, the age of the oldest of either, and living consumers.
+
+    `arrived` counts the entries that were ever added; None before Redis 7, which does not count them.
+    """
 
     ready: int
     unacked: int
     oldest_age_s: float | None
     consumers: int
+    arrived: int | None = None
 
 
 class StreamConsumer:
@@ -177,8 +181,9 @@ class StreamConsumer:
         pipeline.xpending(queue, GROUP)
         pipeline.xinfo_consumers(queue, GROUP)
         pipeline.xrange(queue, count=1)
+        pipeline.xinfo_stream(queue)
         pipeline.time()
-        length, pending, consumers, first, (seconds, microseconds) = pipeline.execute(raise_on_error=False)
+        length, pending, consumers, first, stream, (seconds, microseconds) = pipeline.execute(raise_on_error=False)
         pending = {"pending": 0, "consumers": []} if is_missing(pending) else pending
         consumers = [] if is_missing(consumers) else consumers
         free = sum(holder["pending"] for holder in pending["consumers"] if holder["name"] == RELEASED.encode())
@@ -186,7 +191,9 @@ class StreamConsumer:
         alive = [c for c in consumers if c["idle"] <= 2 * self.lease_ms and c["name"] != RELEASED.encode()]
         age_s = seconds + microseconds / 1e6 - added_ms(first[0][0]) / 1000 if first else None
         # Entries that were trimmed while held are still pending: never report less than nothing.
-        return Counts(max(length - unacked, 0), unacked, None if age_s is None else max(age_s, 0.0), len(alive))
+        oldest_age_s = None if age_s is None else max(age_s, 0.0)
+        arrived = None if is_missing(stream) else stream.get("entries-added")
+        return Counts(max(length - unacked, 0), unacked, oldest_age_s, len(alive), arrived)
 
     def last_id(self, queue: str) -> str:
         """The id of the newest entry that was ever added; "0-0" where there is no queue."""

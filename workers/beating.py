@@ -1,7 +1,8 @@
 """Whether a worker on this machine gets work done: `python -m workers.beating recorder`, a container's health check.
 
-Exit status 0 where a worker of that role and this host name wrote its heartbeat in the last 30 seconds, 1 otherwise
-with one line on stderr. The heartbeat proves work or an empty queue (RULES.md §8), not only a living process.
+Exit status 0 where every worker of that role and this host name proved work or an empty queue (RULES.md §8) in the last
+30 seconds (CASELOG_HEALTH_HEARTBEAT_S), or says that it is paused; 1 otherwise, with one line on stderr. A person's
+or the breaker's pause is no reason to start a container again.
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ from typing import Final
 import redis
 
 from events.errors import CaselogError
-from workers.heartbeat import YOUNG_S, read_beats
+from workers.heartbeat import read_beats
 from workers.services import find_services, redis_py_url
 from workers.settings import load_settings
+from workers.vitals import judge
 
 TIMEOUT_S: Final = 5
 
@@ -23,16 +25,17 @@ TIMEOUT_S: Final = 5
 def main(role: str) -> int:
     """The exit status for that role; prints why it is not 0."""
     try:
-        url = redis_py_url(find_services(load_settings()).redis_url)
+        settings = load_settings()
+        url = redis_py_url(find_services(settings).redis_url)
         with redis.Redis.from_url(url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S) as client:
             beats = [beat for beat in read_beats(client) if beat.role == role and beat.host == socket.gethostname()]
     except (CaselogError, redis.RedisError) as error:
         sys.stderr.write(f"caselog: the heartbeat of {role!r} cannot be read: {error}\n")
         return 1
-    if beats and beats[0].age_s < YOUNG_S:
+    vitals = judge(role, beats, settings.health_heartbeat_s)
+    if beats and all(beat.is_well(settings.health_heartbeat_s) for beat in beats):
         return 0
-    said = f"is {beats[0].age_s:.0f} s old" if beats else "is missing"
-    sys.stderr.write(f"caselog: the heartbeat of {role!r} on this host {said}; see the worker's log\n")
+    sys.stderr.write(f"caselog: the heartbeat of {role!r} on this host: {vitals.value}; see the worker's log\n")
     return 1
 
 

@@ -90,7 +90,7 @@ class Exposition(Collector):
         totals = read_totals(self._client)
         beats = read_beats(self._client)
         pools = read_gauges(self._client)
-        ages_s = {role: [beat.age_s for beat in beats if beat.role == role] for role in ROLES}
+        ages_s = {role: [beat.vital_age_s for beat in beats if beat.role == role] for role in ROLES}
         return [
             *(_counter(family, totals) for family in COUNTERS),
             *(_histogram(family, totals) for family in HISTOGRAMS),

@@ -15,19 +15,21 @@ import msgspec
 import redis
 from sqlalchemy import Connection, Engine
 
-from events.broker import EVENTS_QUEUE, connect, queue_status
+from events.broker import connect
 from schema import deadletters
 from schema.connection import limit_statements
 from schema.migrate import current_revision, head_revision
 from schema.reports import outbox
 from workers.data_dir import find_place
-from workers.heartbeat import YOUNG_S, Beat, read_beats
+from workers.heartbeat import Beat, read_beats
+from workers.queues import raw_events_status
 from workers.settings import Settings
+from workers.since import Since
+from workers.vitals import judge
 
 # A check that takes longer is red. Probes of orchestrators commonly wait 5 seconds or more.
 WITHIN_S: Final = 3.0
 STATEMENT_TIMEOUT_MS: Final = 2000
-DISK_FREE_PERCENT: Final = 2.0
 ALL: Final = "*"
 READY: Final = ("database", "broker")
 _WRITABLE_KEY: Final = "caselog:health"
@@ -35,12 +37,16 @@ _CREDENTIALS: Final = re.compile(r"://[^/@\s]*@")
 
 
 class Check(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What one check found. `value` and `threshold` carry their units; `hint` says what to do where it is red."""
+    """What one check found. `value` and `threshold` carry their units; `hint` says what to do where it is red.
+
+    `since` is the moment from which it has been as it is, RFC 3339 in UTC, as far as a status worker saw it.
+    """
 
     name: str
     status: bool
     value: str
     threshold: str | None = None
+    since: str | None = None
     hint: str | None = None
 
 
@@ -64,6 +70,7 @@ class Health:
             "aggregates": self._aggregates,
             "dead_letters": self._dead_letters,
         }
+        self._since = Since(client)
         self._running: dict[str, _Run] = {}
         self._lock = threading.Lock()
 
@@ -77,7 +84,11 @@ class Health:
         found = [run.outcome(WITHIN_S) for run in runs]
         red = [check.name for check in found if not check.status]
         overall = Check(name=ALL, status=not red, value=f"failed: {', '.join(red)}" if red else "all is well")
-        return {check.name: check for check in (overall, *found)}
+        # "*" of some checks is not that of all; and a Redis that is away is not waited for again.
+        judged = found if names is not None else [overall, *found]
+        known = any(check.name == "redis" and check.status for check in found)
+        since = self._since.note({check.name: check.status for check in judged}, is_shared=known)
+        return {check.name: msgspec.structs.replace(check, since=since.get(check.name)) for check in (overall, *found)}
 
     def _join(self, name: str) -> _Run:
         with self._lock:
@@ -107,20 +118,20 @@ class Health:
         return Check(name="redis", status=True, value="answers and takes writes")
 
     def _worker(self, role: str) -> Check:
-        beats = [beat for beat in read_beats(self._client) if beat.role == role]
-        return _judged(
-            role,
-            bool(beats) and beats[0].age_s < YOUNG_S,
-            _beats_in_words(beats),
-            f"work, or an empty queue, less than {YOUNG_S:g} s ago",
-            f"See the log of the {role} workers and the checks of database and broker; start one with: "
-            f"caselog worker {role}",
+        limit_s = self._settings.health_heartbeat_s
+        vitals = judge(role, [beat for beat in read_beats(self._client) if beat.role == role], limit_s)
+        return Check(
+            name=role,
+            status=vitals.is_well,
+            value=vitals.value,
+            threshold=f"each: work, or an empty queue, less than {limit_s:g} s ago",
+            hint=vitals.hint,
         )
 
     def _queue(self) -> Check:
         with connect(self._broker_url) as connection:
             connection.ensure_connection(max_retries=0, reraise_as_library_errors=False)
-            status = queue_status(connection, EVENTS_QUEUE.name)
+            status = raw_events_status(connection, self._beats())
         limit_s = self._settings.health_queue_age_s
         age_s = status.oldest_age_s
         return _judged(
@@ -128,8 +139,16 @@ class Health:
             age_s is None or age_s < limit_s,
             _count(status.ready, "messages ready", age_s),
             f"oldest less than {limit_s} s",
-            "Start more recorders: caselog worker recorder --processes N; see: caselog queues",
+            "See the check recorder; where recorders work, start more: caselog worker recorder --processes N; see: "
+            "caselog queues",
         )
+
+    def _beats(self) -> list[Beat]:
+        """The heartbeats; none while Redis is away, which must not turn the checks of a RabbitMQ red."""
+        try:
+            return read_beats(self._client)
+        except redis.RedisError:
+            return []
 
     def _aggregates(self) -> Check:
         with self._engine.begin() as db:
@@ -175,9 +194,9 @@ def check_disk(settings: Settings) -> Check:
     percent, gib, path = min(found)
     return _judged(
         "disk",
-        percent > DISK_FREE_PERCENT,
+        percent > settings.health_disk_free_percent,
         f"{percent:.1f} % free ({gib:.1f} GiB) at {path}",
-        f"more than {DISK_FREE_PERCENT:g} % free",
+        f"more than {settings.health_disk_free_percent:g} % free",
         f"Free space on the file system of {path}, or enlarge it, before the database stops",
     )
 
@@ -247,14 +266,6 @@ def _judged(name: str, well: bool, value: str, threshold: str, hint: str) -> Che
 
 def _count(number: int, what: str, oldest_age_s: float | None) -> str:
     return f"{number} {what}" if oldest_age_s is None else f"{number} {what}, the oldest {oldest_age_s:.1f} s old"
-
-
-def _beats_in_words(beats: list[Beat]) -> str:
-    if not beats:
-        return "no heartbeat"
-    last = beats[0]
-    what = "found nothing to do" if last.idle else "did work"
-    return f"{len(beats)} with a heartbeat, the last {what} {last.age_s:.1f} s ago"
 
 
 def _in_a_line(error: Any) -> str:

@@ -49,6 +49,16 @@ class Settings(BaseSettings):
     parked_give_up_s: int = Field(
         86_400, ge=0, description="seconds after which a parked event without a case becomes a dead letter"
     )
+    breaker_ratio: float = Field(
+        0.5, ge=0, le=1, description="part of the newest events that may die before recorders pause; 0: any"
+    )
+    breaker_count: int = Field(
+        1000, ge=0, le=1_000_000, description="newest events of a recorder that its breaker looks at; 0: no breaker"
+    )
+    health_heartbeat_s: int = Field(
+        30, ge=1, le=240, description="seconds without proven work or an empty queue before a worker is red"
+    )
+    health_disk_free_percent: float = Field(2.0, ge=0, lt=100, description="free disk below which health turns red")
     health_queue_age_s: int = Field(60, ge=1, description="oldest raw event in seconds before health turns red")
     health_outbox_age_s: int = Field(30, ge=1, description="oldest report delta in seconds before health turns red")
     health_dead_letter_s: int = Field(

@@ -7,17 +7,19 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from time import monotonic, time
+from typing import Any
 
 import msgspec
 import pytest
 import redis
 from sqlalchemy import text
 
-from events.broker import EVENTS_EXCHANGE, EVENTS_QUEUE, connect, publish
+from events.broker import EVENTS_EXCHANGE, EVENTS_QUEUE, connect, consume, publish
 from schema.connection import make_engine
 from workers import health as health_module
+from workers import since
 from workers.health import Health, _in_a_line, check_disk, check_health
-from workers.heartbeat import KEPT_S, PREFIX, Beat, Heartbeat
+from workers.heartbeat import KEPT_S, PREFIX, Beat, Doing, Heartbeat
 from workers.pages import checks_json
 from workers.services import redis_py_url
 from workers.settings import Settings
@@ -46,8 +48,21 @@ def beat(redis_url: str, role: str, age_s: float = 0) -> None:
         if not age_s:
             Heartbeat(client, role).beat(idle=True)
             return
-        value = msgspec.json.encode(Beat(role=role, worker=role, pid=1, host="h"))
-        client.set(PREFIX + role, value, px=int((KEPT_S - age_s) * 1000))
+    write_beat(redis_url, role, age_s=age_s)
+
+
+def write_beat(
+    redis_url: str, role: str, *, age_s: float = 0, worker: str = "", pid: int = 1, host: str = "h", **more: Any
+) -> None:
+    """The words of a worker, as they were so long ago."""
+    value = msgspec.json.encode(Beat(role=role, worker=worker or f"{role}-1", pid=pid, host=host, **more))
+    with client_of(redis_url) as client:
+        client.set(PREFIX + (worker or f"{role}-1"), value, px=max(1, int((KEPT_S - age_s) * 1000)))
+
+
+def write_since(redis_url: str, **values: str) -> None:
+    with client_of(redis_url) as client:
+        client.hset(since.KEY, mapping=dict(values))
 
 
 def beat_all(redis_url: str) -> None:
@@ -150,12 +165,113 @@ def test_a_worker_is_green_only_when_one_did_work_in_the_last_30_seconds(
         assert red(health) == (set() if well else {role})
 
 
-def test_one_worker_that_works_is_enough(database_url: str, redis_url: str) -> None:
-    """An old process that hangs, beside a new one that works, is for the log to tell, not for health."""
+def test_one_that_hangs_among_others_that_work_is_seen_and_named(database_url: str, redis_url: str) -> None:
+    """Half of the recorders gone is no health; who it is stands in the value."""
     beat_all(redis_url)
-    beat(redis_url, "recorder", age_s=200)
+    write_beat(redis_url, "recorder", age_s=200, worker="recorder-hung", pid=4711, host="far")
+    with health_of(database_url, redis_url, redis_url) as health:
+        assert red(health) == {"recorder"}
+        check = health.check()["recorder"]
+    assert "recorder-hung (process 4711 on far) has been silent for 200" in check.value
+    assert "1 with" not in check.value
+    assert "see its log" in str(check.hint)
+
+
+def test_a_worker_that_ends_as_planned_or_was_forgotten_is_not_missed(database_url: str, redis_url: str) -> None:
+    beat_all(redis_url)
+    with client_of(redis_url) as client:
+        ended = Heartbeat(client, "recorder")
+        ended.beat(idle=True)
+        ended.stop()
+    write_beat(redis_url, "recorder", age_s=KEPT_S - 0.001, worker="recorder-killed")
     with health_of(database_url, redis_url, redis_url) as health:
         assert red(health) == set()
+
+
+def test_one_that_waits_for_the_database_is_red_but_is_not_called_silent(database_url: str, redis_url: str) -> None:
+    """It says so all the time, and proves no work."""
+    beat_all(redis_url)
+    write_beat(redis_url, "recorder", doing=Doing.NO_DATABASE, proof_age_s=40, age_s=1)
+    with health_of(database_url, redis_url, redis_url) as health:
+        check = health.check()["recorder"]
+    assert not check.status
+    assert "waiting for the database, without work for 41.0 s" in check.value
+    assert "silent" not in check.value
+    assert "database" in str(check.hint)
+
+
+@pytest.mark.parametrize(
+    ("doing", "age_s", "well"),
+    [(Doing.PAUSED, 1, True), (Doing.PAUSED, 40, False), (Doing.TRIPPED, 1, False)],
+)
+def test_a_persons_pause_is_green_the_breakers_is_red_and_both_are_told(
+    database_url: str, redis_url: str, *, doing: Doing, age_s: float, well: bool
+) -> None:
+    """However long ago the last work was; and a paused recorder that hangs is red as any other."""
+    beat_all(redis_url)
+    with client_of(redis_url) as client:
+        client.delete(*client.scan_iter(f"{PREFIX}recorder*"))
+    write_beat(redis_url, "recorder", doing=doing, proof_age_s=9000, age_s=age_s, why="paused by anna: a move")
+    with health_of(database_url, redis_url, redis_url) as health:
+        assert red(health) == (set() if well else {"recorder"})
+        check = health.check()["recorder"]
+    if age_s < 30:
+        assert "paused by anna: a move" in check.value
+        assert "caselog resume" in str(check.hint)
+    else:
+        assert "silent" in check.value
+
+
+def test_the_thresholds_are_settings(database_url: str, redis_url: str) -> None:
+    beat_all(redis_url)
+    write_beat(redis_url, "tasks", age_s=50)
+    for limit_s, expected in ((60, set()), (40, {"tasks"})):
+        with health_of(database_url, redis_url, redis_url, Settings(health_heartbeat_s=limit_s)) as health:
+            assert red(health) == expected
+            assert f"{limit_s} s" in str(health.check()["tasks"].threshold)
+
+
+def test_each_check_says_since_when_it_is_as_it_is_also_after_a_restart(database_url: str, redis_url: str) -> None:
+    """The moment moves where the status changes, and only of the checks that changed."""
+    beat_all(redis_url)
+    write_since(redis_url, recorder="green 2026-01-01T00:00:00Z", tasks="red 2026-01-02T00:00:00Z")
+    with health_of(database_url, redis_url, redis_url) as health:
+        found = health.check()
+    assert found["recorder"].since == "2026-01-01T00:00:00Z"
+    assert found["tasks"].since not in {None, "2026-01-02T00:00:00Z"}  # it was red, and is green now
+    with health_of(database_url, redis_url, redis_url) as another:
+        assert {name: check.since for name, check in another.check().items()} == {
+            name: check.since for name, check in found.items()
+        }
+        with client_of(redis_url) as client:
+            client.delete(*client.scan_iter(f"{PREFIX}recorder*"))
+        later = another.check()
+    assert later["recorder"].since != "2026-01-01T00:00:00Z"
+    assert later["tasks"].since == found["tasks"].since
+
+
+def test_since_when_is_known_without_redis_as_far_as_this_process_saw_it(
+    database_url: str, amqp_url: str, nobody: int
+) -> None:
+    with health_of(database_url, amqp_url, f"redis://127.0.0.1:{nobody}/0") as health:
+        first = health.check()
+        assert all(check.since for check in first.values())
+        assert {name: check.since for name, check in health.check().items()} == {
+            name: check.since for name, check in first.items()
+        }
+
+
+def test_on_rabbitmq_the_queue_is_judged_by_what_a_recorder_holds(
+    database_url: str, amqp_url: str, redis_url: str
+) -> None:
+    """A recorder that hangs holds the oldest messages: the ready ones say nothing of them."""
+    beat_all(redis_url)
+    with connect(amqp_url) as connection, connection.channel() as channel:
+        EVENTS_QUEUE(channel).declare()
+        with consume(channel, EVENTS_QUEUE, lambda _: None, prefetch_messages=1):
+            write_beat(redis_url, "recorder", unacked=3, held_age_s=70)
+            with health_of(database_url, amqp_url, redis_url) as health:
+                assert red(health) == {"queue"}
 
 
 @pytest.mark.parametrize(("age_s", "expected"), [(50, set()), (70, {"queue"})])
@@ -190,8 +306,8 @@ def test_aggregates_are_red_when_the_oldest_delta_is_older_than_the_setting(
     with health_of(database_url, redis_url, redis_url) as health:
         execute(
             database_url,
-            "insert into report_outbox (report, dimensions, measures, created_at) "
-            f"values ('outcomes', '[]', '{{}}', now() - interval '{age_s} seconds'), ('outcomes', '[]', '{{}}', now())",
+            "insert into report_outbox (deltas, sums, cases, created_at) "
+            f"values (1, '[]', '{{}}', now() - interval '{age_s} seconds'), (1, '[]', '{{}}', now())",
         )
         assert red(health) == expected
 
@@ -215,11 +331,10 @@ def test_a_dead_letter_newer_than_the_setting_is_red_and_0_means_never(
         assert red(health) == expected
 
 
-def test_the_disk_is_red_at_or_below_the_threshold(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_disk_is_red_at_or_below_the_threshold() -> None:
     """No disk is filled for this: the threshold is moved instead, to where every disk is too full."""
     assert check_disk(SETTINGS).status
-    monkeypatch.setattr(health_module, "DISK_FREE_PERCENT", 100.0)
-    check = check_disk(SETTINGS)
+    check = check_disk(Settings(health_disk_free_percent=99.999))
     assert not check.status
     assert "% free" in check.value
     assert check.hint

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from pipeline import eventually
 from redis import Redis
 
 from workers import heartbeat
-from workers.heartbeat import PREFIX, Heartbeat, read_beats
+from workers.heartbeat import PREFIX, Beat, Doing, Heartbeat, read_beats
 from workers.roles import make_redis
 from workers.services import Services, redis_py_url
 
@@ -61,6 +65,68 @@ def test_a_worker_that_ends_as_planned_is_not_missed(client: Redis) -> None:
     one.beat(idle=True)
     one.stop()
     assert read_beats(client) == []
+
+
+def test_it_tells_what_was_done_last_and_how_long_ago(client: Redis) -> None:
+    """The last message, the last commit, the last empty queue; never yet is None, and not 0."""
+    one = Heartbeat(client, "recorder")
+    one.beat(idle=True)
+    [beat] = read_beats(client)
+    assert (beat.message_age_s, beat.commit_age_s) == (None, None)
+    assert beat.empty_age_s is not None
+    assert beat.version
+    one.beat(messages=3, events=5)
+    [beat] = read_beats(client)
+    assert beat.message_age_s is not None
+    assert beat.commit_age_s is not None
+    assert beat.empty_age_s is not None
+    assert beat.empty_age_s >= beat.commit_age_s
+    assert (beat.messages, beat.events) == (3, 5)
+
+
+def test_waiting_is_no_proof_of_work_and_steps_of_long_work_are(client: Redis) -> None:
+    one = Heartbeat(client, "recorder")
+    one.beat(events=1)
+
+    def waited() -> bool:
+        one.wait(Doing.NO_DATABASE, unacked=2)
+        return read_beats(client)[0].proof_age_s > 1.1
+
+    eventually(waited, "the proof is old, though it speaks")
+    [beat] = read_beats(client)
+    assert (beat.doing, beat.unacked) == (Doing.NO_DATABASE, 2)
+    assert beat.age_s < beat.proof_age_s
+    one.take(unacked=2, held_since_s=None)
+
+    def stepped() -> bool:
+        one.progress()
+        [beat] = read_beats(client)
+        return beat.commit_age_s is not None and beat.commit_age_s > 3 and beat.proof_age_s < 2
+
+    eventually(stepped, "the last commit is old, the proof is young")
+
+
+def test_a_worker_takes_the_place_of_those_of_its_role_that_died_on_its_host_and_of_no_others(client: Redis) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    host = socket.gethostname()
+    others = {
+        "dead": Beat(role="recorder", worker="dead", pid=ended.pid, host=host),
+        "container": Beat(role="recorder", worker="container", pid=os.getpid(), host=host),
+        "living": Beat(role="recorder", worker="living", pid=os.getppid(), host=host),
+        "tasks": Beat(role="tasks", worker="tasks", pid=ended.pid, host=host),
+        "far": Beat(role="recorder", worker="far", pid=ended.pid, host="far"),
+    }
+    for name, beat in others.items():
+        client.set(PREFIX + name, msgspec.json.encode(beat), ex=100)
+    one = Heartbeat(client, "recorder")
+    one.beat()
+    one.succeed()
+    assert {beat.worker for beat in read_beats(client)} - {"living", "tasks", "far"} == {
+        beat.worker for beat in read_beats(client) if beat.pid == os.getpid()
+    }
+    assert {"living", "tasks", "far"} < {beat.worker for beat in read_beats(client)}
+    assert len(read_beats(client)) == 4
 
 
 def test_the_beats_come_youngest_first_and_foreign_keys_are_none(client: Redis) -> None:
