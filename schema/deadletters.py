@@ -46,13 +46,15 @@ _COLUMNS: Final = (*_TOLD, "raw", "fingerprint")
 _AGAIN: Final = ("id", *_TOLD)
 
 
-def set_aside(db: Connection, letters: Sequence[DeadLetter]) -> None:
-    """Write dead letters. The same bytes again, redelivered, add no row."""
+def set_aside(db: Connection, letters: Sequence[DeadLetter]) -> list[DeadLetter]:
+    """Write dead letters. The same bytes again, redelivered, add no row. Gives back those that were added."""
     values = sorted(
         ((*(getattr(e, name) for name in _TOLD), e.raw, hashlib.sha256(e.raw).digest()) for e in letters),
         key=lambda row: row[-1],
     )
-    db.execute(_SET_ASIDE, rows.transposed(_COLUMNS, values))
+    added = set(db.execute(_SET_ASIDE, rows.transposed(_COLUMNS, values)).scalars())
+    # Of the same bytes twice in one batch, one was added.
+    return list({print_: e for e in letters if (print_ := hashlib.sha256(e.raw).digest()) in added}.values())
 
 
 _SET_ASIDE: Final = text(
@@ -60,7 +62,7 @@ _SET_ASIDE: Final = text(
     insert into dead_letter ({rows.names(_COLUMNS)})
     select {rows.selected(tables.dead_letter, _COLUMNS)}
     from {rows.unnest(tables.dead_letter, _COLUMNS)}
-    on conflict (fingerprint) do nothing
+    on conflict (fingerprint) do nothing returning fingerprint
     """  # noqa: S608 - column names of our own tables
 )
 

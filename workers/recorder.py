@@ -12,14 +12,18 @@ from typing import Any, Final
 
 from kombu import Connection
 
-from events.broker import EVENTS_QUEUE, connect, consume, keep_alive, open_channel
-from events.message import Message, decode
-from workers.heartbeat import Heartbeat
+from events.broker import EVENTS_QUEUE, connect, consume, keep_alive, open_channel, published_s
+from events.message import Event, Message, decode
+from workers.heartbeat import Doing, Heartbeat
 from workers.logs import get_logger
+from workers.pausing import PauseWatch
 from workers.recording import DatabaseAway, Recorded, Recording
 from workers.tracing import Span, no_span
 
 POLL_S: Final = 1.0
+PAUSED_POLL_S: Final = 0.2
+# Which events were set aside is for `caselog dead list`; the log line of a batch names the first of them.
+NAMED_DEAD: Final = 10
 # A message may hold a batch of 256 KiB. With single events, from 500 a transaction on the throughput is level.
 PREFETCH_MESSAGES: Final = 500
 FIRST_DELAY_S: Final = 0.2
@@ -41,6 +45,7 @@ class Recorder:
         batch_events: int,
         batch_age_s: float,
         heartbeat: Heartbeat,
+        pauses: PauseWatch,
         after_commit: Callable[[Recorded, list[float]], None],
         span: Span = no_span,
     ) -> None:
@@ -50,12 +55,14 @@ class Recorder:
         self._batch_events = batch_events
         self._batch_age_s = batch_age_s
         self._heartbeat = heartbeat
+        self._pauses = pauses
         self._after_commit = after_commit
         self._span = span
         self._stopping = threading.Event()
         self._inbox: deque[Any] = deque()
         self._messages: list[Message] = []
         self._arrivals_s: list[float] = []
+        self._first: Any = None
         self._last: Any = None
         self._events = 0
 
@@ -63,6 +70,10 @@ class Recorder:
         """Record until `stop` is called; the batch in hand is finished first. Reconnects to a broker that was away."""
         delay_s = FIRST_DELAY_S
         while not self._stopping.is_set():
+            if (pause := self._pauses.look()) is not None:
+                self._heartbeat.wait(Doing.TRIPPED if pause.is_breakers else Doing.PAUSED, pause.in_words())
+                self._stopping.wait(PAUSED_POLL_S)
+                continue
             connection = connect(self._broker_url)
             try:
                 self._consume(connection)
@@ -70,6 +81,7 @@ class Recorder:
                 get_logger().warning(
                     "the broker is away; connecting again", error=str(error), delay_s=round(delay_s, 1)
                 )
+                self._heartbeat.wait(Doing.NO_BROKER)
                 self._stopping.wait(delay_s * random.uniform(0.5, 1))  # noqa: S311 - spreads reconnections, no secret
                 delay_s = min(delay_s * 2, LONGEST_DELAY_S)
             else:
@@ -89,16 +101,19 @@ class Recorder:
             signal.signal(number, self.stop)
 
     def _consume(self, connection: Connection) -> None:
+        """Consume until told to stop, or paused: what is held then goes back to the broker with the connection."""
         channel = open_channel(connection)
         with consume(channel, EVENTS_QUEUE, self._take, prefetch_messages=min(self._batch_events, PREFETCH_MESSAGES)):
             while not self._stopping.is_set():
                 self._fill(connection)
+                if self._pauses.look() is not None:
+                    return
                 if self._messages:
                     if not self._record(connection):
                         return
                 else:
                     keep_alive(connection)
-                    self._heartbeat.beat(idle=not self._inbox)
+                    self._heartbeat.beat(idle=not self._inbox, **self._held())
 
     def _take(self, message: Any) -> None:
         # As it came: what is decoded is ten times as large, and only the batch in hand needs to be.
@@ -112,6 +127,7 @@ class Recorder:
                 if not self._messages:
                     deadline = time.monotonic() + self._batch_age_s
                 arrived_s, self._last = self._inbox.popleft()
+                self._first = self._first or self._last
                 self._messages.append(decode(self._last.body))
                 self._arrivals_s += [arrived_s] * len(self._messages[-1].events)
                 self._events += len(self._messages[-1].events)
@@ -127,6 +143,8 @@ class Recorder:
     def _record(self, connection: Connection) -> bool:
         """Record and ack the batch in hand; False where it was told to stop while the database was away."""
         delay_s = FIRST_DELAY_S
+        self._heartbeat.take(**self._held())
+        began_s = time.monotonic()
         while True:
             try:
                 with self._span(self._messages):
@@ -141,10 +159,12 @@ class Recorder:
         committed_s = time.monotonic()
         waits_s = [committed_s - arrived_s for arrived_s in self._arrivals_s]
         self._last.channel.basic_ack(self._last.delivery_tag, multiple=True)
-        events = self._events
+        messages, events = self._messages, self._events
         self._forget()
-        self._heartbeat.beat(events=events)
+        self._heartbeat.beat(messages=len(messages), events=events, **self._held())
+        self._pauses.observe(recorded)
         self._after_commit(recorded, waits_s)
+        _log_batch(recorded, messages, committed_s - began_s)
         return True
 
     def _wait(self, connection: Connection, seconds: float) -> bool:
@@ -152,13 +172,47 @@ class Recorder:
         deadline = time.monotonic() + seconds
         while (left := deadline - time.monotonic()) > 0:
             keep_alive(connection)
+            self._heartbeat.wait(Doing.NO_DATABASE, **self._held())
             if self._stopping.wait(min(left, POLL_S)):
                 return True
         return self._stopping.is_set()
 
     def _forget(self) -> None:
         """The batch in hand is done with."""
-        self._messages, self._arrivals_s, self._last, self._events = [], [], None, 0
+        self._messages, self._arrivals_s, self._events = [], [], 0
+        self._first = self._last = None
+
+    def _held(self) -> dict[str, Any]:
+        """How many messages are held unacked, and when the oldest of them was published."""
+        oldest = self._first or (self._inbox[0][1] if self._inbox else None)
+        return {
+            "unacked": len(self._messages) + len(self._inbox),
+            "held_since_s": None if oldest is None else published_s(oldest),
+        }
+
+
+def _log_batch(recorded: Recorded, messages: list[Message], took_s: float) -> None:
+    """One line a batch: counts, and of what was set aside its identity; nothing of what an event says."""
+    log = get_logger()
+    counts = {name: getattr(recorded, name) for name in ("recorded", "suppressed", "duplicates", "parked")}
+    counts = {"messages": len(messages), **counts, "took_ms": round(took_s * 1000, 1)}
+    if not recorded.dead:
+        log.info("batch", **counts)
+        return
+    events = (event for message in messages for event in message.events if isinstance(event, Event))
+    traces = {(event.source, event.id): event.traceparent for event in events}
+    named = [
+        {
+            "reason": letter.reason,
+            "key": letter.key,
+            "source": letter.source,
+            "event_id": letter.event_id,
+            "traceparent": traces.get((letter.source or "", letter.event_id or "")),
+        }
+        for letter in recorded.set_aside[:NAMED_DEAD]
+    ]
+    traces = {"trace_ids": sorted(set(recorded.dead_traces))[:NAMED_DEAD]} if recorded.dead_traces else {}
+    log.warning("batch: events were set aside", **counts, dead=dict(recorded.dead), set_aside=named, **traces)
 
 
 def _close(connection: Connection) -> None:

@@ -30,6 +30,7 @@ from events.sameness import refuse_another, refuse_another_than_parked
 from events.traceparent import parse_traceparent
 from schema import deadletters, definitions, parking, past, store
 from schema.deadletters import DeadLetter
+from schema.pausing import find_pause
 from schema.reports import outbox
 from schema.reports.tally import ReportTally
 from workers.entries import Entry, apart, dead_entry, dead_letter, identity, unknown_case, waiting
@@ -56,7 +57,8 @@ class Contended(CaselogError):
 class Recorded(msgspec.Struct):
     """What became of a batch, in events; `dead` by reason. `deltas` were posted, `hastened` parked events are due.
 
-    `dead_traces` are the ids of the traces in which dead letters were sent, as far as they have any.
+    `dead_traces` are the ids of the traces in which dead letters were sent, as far as they have any. What was redelivered
+    is among the `duplicates`, whether it is in the log or a dead letter already; `set_aside` are the new dead letters.
 
     For the metrics: `codes` counts what was recorded by (key, code); `ages_s` are its seconds from each event's time to
     the commit, by the database's clock; `transactions_s` is what each transaction took; `refolds` counts the logs of a
@@ -73,6 +75,7 @@ class Recorded(msgspec.Struct):
     dead_traces: list[str] = msgspec.field(default_factory=list)
     deltas: int = 0
     hastened: int = 0
+    set_aside: list[DeadLetter] = msgspec.field(default_factory=list)
     codes: Counter[tuple[str, str]] = msgspec.field(default_factory=Counter)
     ages_s: list[float] = msgspec.field(default_factory=list)
     transactions_s: list[float] = msgspec.field(default_factory=list)
@@ -99,13 +102,16 @@ class Recording:
         *,
         transaction_events: int = 1000,
         give_up_parked_s: float = 86_400,
+        progress: Callable[[], object] = lambda: None,
     ) -> None:
+        """`progress` is called after each step of a batch: however long all of it takes, it is not hanging."""
         self._engine = engine
         self._registry = registry
         self._rules = rules
         self._transaction_events = transaction_events
         self._give_up_parked_s = give_up_parked_s
         self._report_tally = ReportTally(Definitions(registry), rules.zone)
+        self._progress = progress
         # The (key, code) whose definitions are known to be kept: a batch that uses no other asks nothing.
         self._kept: set[tuple[str, str]] = set()
 
@@ -125,9 +131,12 @@ class Recording:
         return self._in_transactions(entries)
 
     def retry_parked(self) -> Recorded:
-        """Try parked events that are due again; too old ones become dead letters `unknown_case`."""
+        """Try parked events that are due again; too old ones become dead letters `unknown_case`.
+
+        While recorders are paused nothing is tried: whatever they were paused for would befall these events, too.
+        """
         with _translated(), self._engine.begin() as db:
-            due = parking.due(db, PARKED_EVENTS)
+            due = [] if find_pause(db) is not None else parking.due(db, PARKED_EVENTS)
         messages = [decode(parked.raw) for parked in due]
         return self._in_transactions(
             [Entry(m.events[0], m, 0, parked) for m, parked in zip(messages, due, strict=True)]
@@ -210,12 +219,15 @@ class Recording:
         entries, elsewhere = _claimed(db, entries)
         screened, refused = self._screen(entries, now + self._rules.future_tolerance)
         world, earlier, known = load(db, screened, self._registry, suspect_all=is_retry)
+        self._progress()
         fresh = [entry for entry in screened if (entry.event.source, entry.event.id) not in known]
         if earlier is None:
             plan = fold(fresh, world, self._registry, self._rules, iter(ids))
         else:
             plan = refold(fresh, world, earlier, self._registry, self._rules, iter(ids))
+        self._progress()
         result = self._store(db, plan, world)
+        self._progress()
         refused += [(entries[at], error) for at, error in plan.refused]
         again: list[tuple[Entry, EventError | None]] = [
             (entries[s.position], None) for s in screened if (s.event.source, s.event.id) in known
@@ -293,7 +305,7 @@ class Recording:
             if fault is not None:
                 dead.append((entry, fault))
         result = _write_dead(db, dead)
-        result.duplicates = len(refused) - len(dead)
+        result.duplicates = len(refused) - result.dead.total()
         return result
 
     def _park(self, db: Connection, waiting: list[Entry]) -> Recorded:
@@ -361,16 +373,16 @@ def _write_dead(db: Connection, dead: list[tuple[Entry, EventError]]) -> Recorde
     letters = [dead_letter(entry, error) for entry, error in dead]
     fresh = [letter for letter in letters if letter.id is None]
     again = [letter for letter in letters if letter.id is not None]
-    if fresh:
-        deadletters.set_aside(db, fresh)
+    added = deadletters.set_aside(db, fresh) if fresh else []
     if again:
         deadletters.fail_again(db, again)
     failed = [requeued(letter, Outcome.FAILED) for letter in again]
     items = [entry.item for entry, _ in dead]
     traces = [parse_traceparent(item.traceparent) for item in items if isinstance(item, Event)]
     return Recorded(
-        dead=Counter(letter.reason for letter in letters),
+        dead=Counter(letter.reason for letter in added + again),
         dead_traces=[trace.trace_id for trace in traces if trace is not None],
+        set_aside=added,
         requeued=failed,
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Final
@@ -16,9 +16,12 @@ from events.registry import autodiscover, event_registry
 from events.resolve import Rules
 from schema.connection import make_engine
 from workers.aggregating import Aggregator
+from workers.breaker import Breaker
+from workers.deploy import deploy_fingerprint
 from workers.heartbeat import Heartbeat
 from workers.logs import configure_logs, get_logger
 from workers.metrics import Tally, tally_batch
+from workers.pausing import PauseWatch
 from workers.recorder import Recorder
 from workers.recording import Recorded, Recording
 from workers.services import Services, redis_py_url
@@ -28,7 +31,6 @@ from workers.totals import Flusher, Gauges, impatient_redis
 from workers.tracing import batch_span
 
 CLIENT_TIMEOUT_S: Final = 5
-LOGGED_TRACES: Final = 10
 
 
 def make_redis(services: Services) -> redis.Redis:
@@ -51,7 +53,9 @@ def make_rules(settings: Settings) -> Rules:
     )
 
 
-def make_recording(settings: Settings, services: Services, *, connections: int = 1) -> Recording:
+def make_recording(
+    settings: Settings, services: Services, *, connections: int = 1, progress: Callable[[], object] = lambda: None
+) -> Recording:
     """The road into the log, with every app of the settings registered. Raises `RegistrationError`."""
     autodiscover(settings.apps)
     return Recording(
@@ -60,14 +64,18 @@ def make_recording(settings: Settings, services: Services, *, connections: int =
         make_rules(settings),
         transaction_events=settings.batch_events,
         give_up_parked_s=settings.parked_give_up_s,
+        progress=progress,
     )
 
 
 def run_recorder(settings: Settings, services: Services) -> None:
     """Record events until SIGTERM or SIGINT."""
     configure_logs("recorder")
-    recording = make_recording(settings, services)
     client = make_redis(services)
+    heartbeat = Heartbeat(client, "recorder")
+    recording = make_recording(settings, services, progress=heartbeat.progress)
+    breaker = Breaker(settings.breaker_ratio, settings.breaker_count)
+    deploy = deploy_fingerprint(event_registry, settings.commit_id)
     nudge = Nudge(client)
 
     tally = Tally()
@@ -78,21 +86,20 @@ def run_recorder(settings: Settings, services: Services) -> None:
             nudge(AGGREGATE)
         if recorded.hastened:
             nudge(RETRY_PARKED)
-        if recorded.dead:
-            traces = {"trace_ids": sorted(set(recorded.dead_traces))[:LOGGED_TRACES]} if recorded.dead_traces else {}
-            get_logger().warning("events were set aside", **recorded.dead, **traces)
 
     recorder = Recorder(
         services.broker_url,
         recording,
         batch_events=settings.batch_events,
         batch_age_s=settings.batch_age_ms / 1000,
-        heartbeat=Heartbeat(client, "recorder"),
+        heartbeat=heartbeat,
+        pauses=PauseWatch(recording.engine, breaker, deploy),
         after_commit=after_commit,
         span=batch_span(),
     )
     recorder.stop_on_signals()
-    get_logger().info("recorder started", pid=os.getpid(), events=len(event_registry.all()))
+    heartbeat.succeed()
+    get_logger().info("recorder started", pid=os.getpid(), events=len(event_registry.all()), deploy=deploy)
     with flushing("recorder", services, tally, recording.engine):
         recorder.run()
 
@@ -102,9 +109,9 @@ def run_task_worker(settings: Settings, services: Services) -> None:
     configure_logs("tasks")
     client = make_redis(services)
     broker = make_broker(client)
-    recording = make_recording(settings, services, connections=WORKER_THREADS)
-    engine = make_engine(services.database_url, application="caselog tasks", connections=WORKER_THREADS)
     heartbeat = Heartbeat(client, "tasks")
+    recording = make_recording(settings, services, connections=WORKER_THREADS, progress=heartbeat.progress)
+    engine = make_engine(services.database_url, application="caselog tasks", connections=WORKER_THREADS)
     tally = Tally()
     declare_tasks(
         broker,
@@ -115,6 +122,7 @@ def run_task_worker(settings: Settings, services: Services) -> None:
         aggregator=Aggregator(engine, event_registry, make_rules(settings)),
         dead_letter_retention_days=settings.dead_letter_retention_days,
     )
+    heartbeat.succeed()
     get_logger().info("tasks started", pid=os.getpid())
     with flushing("tasks", services, tally, engine, recording.engine):
         run_tasks(broker)

@@ -17,7 +17,7 @@ from periodiq import PeriodiqMiddleware, Scheduler, cron
 from sqlalchemy import Engine
 
 from workers.aggregating import Aggregator
-from workers.heartbeat import Heartbeat
+from workers.heartbeat import Doing, Heartbeat
 from workers.logs import get_logger
 from workers.mending import tidy
 from workers.metrics import AGGREGATED, Tally, tally_retry
@@ -81,7 +81,7 @@ def declare_tasks(
         taken = 1
         while taken:
             taken = aggregator.add_up()
-            heartbeat.beat(events=taken, idle=taken == 0)
+            heartbeat.beat(messages=int(not taken), events=taken, idle=taken == 0)
             tally.count(AGGREGATED, taken)
 
     @dramatiq.actor(broker=broker, queue_name=QUEUE, actor_name=RETRY_PARKED, max_retries=0, periodic=EverySecond())
@@ -91,7 +91,9 @@ def declare_tasks(
             recorded = recording.retry_parked()
         except DatabaseAway as error:
             get_logger().warning("parked events wait for the database", error=str(error))
+            heartbeat.wait(Doing.NO_DATABASE)
             return
+        heartbeat.beat(messages=1, idle=True)
         tally_retry(tally, recorded)
         if recorded.deltas:
             broker.enqueue(_message(AGGREGATE))

@@ -14,6 +14,7 @@ from events.broker import EVENTS_QUEUE, connect, high_water, is_handled, queue_s
 from events.errors import CaselogError
 from schema import parking
 from schema.connection import make_engine
+from schema.pausing import find_pause
 from schema.reports import outbox
 from workers.heartbeat import read_beats
 from workers.services import Services
@@ -37,7 +38,7 @@ def wait_until_recorded(services: Services, client: redis.Redis, timeout_s: floa
     engine = make_engine(services.database_url, application="caselog wait")
     try:
         with connect(services.broker_url) as connection:
-            _until(_queue_handled(connection, client), deadline, lambda: _queue_state(connection))
+            _until(_queue_handled(connection, client), deadline, lambda: _queue_state(connection, engine))
         _until(lambda: _unparked(engine), deadline, lambda: "parked events wait to be tried again: do the tasks run?")
         with engine.connect() as db:
             mark = outbox.mark(db)
@@ -74,7 +75,11 @@ def _queue_handled(connection: Connection, client: redis.Redis) -> Callable[[], 
     return handled
 
 
-def _queue_state(connection: Connection) -> str:
+def _queue_state(connection: Connection, engine: Engine) -> str:
+    with engine.connect() as db:
+        pause = find_pause(db)
+    if pause is not None:
+        return f"the recorders are {pause.in_words()}. To go on: caselog resume"
     status = queue_status(connection, EVENTS_QUEUE.name, with_age=False)
     unacked = "" if status.unacked is None else f", {status.unacked:,} being recorded"
     advice = "" if status.consumers else "; no recorder runs: caselog worker recorder, or caselog up"
