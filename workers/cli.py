@@ -10,7 +10,17 @@ from typing import Any, Final, NoReturn
 import typer
 
 from events.errors import CaselogError
-from workers.commands import auditing, explaining, mending, operating, proving, publishing, reading, running
+from workers.commands import (
+    auditing,
+    controlling,
+    explaining,
+    mending,
+    operating,
+    proving,
+    publishing,
+    reading,
+    running,
+)
 
 app = typer.Typer(
     name="caselog",
@@ -20,7 +30,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (running, publishing, explaining, reading, operating, mending, auditing, proving):
+for module in (running, publishing, explaining, reading, controlling, operating, mending, auditing, proving):
     module.add_to(app)
 
 

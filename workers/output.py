@@ -9,9 +9,12 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from secrets import token_hex
-from typing import Any, BinaryIO, Literal
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 import msgspec
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 _encoder = msgspec.json.Encoder()
 
@@ -36,19 +39,26 @@ def write_json(value: Any) -> None:
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str | None = None) -> None:
     """A table that fits the terminal; on a pipe its cells are never cut."""
     from rich.console import Console
+
+    console = Console(width=None if sys.stdout.isatty() else 400)
+    console.print(make_table(columns, rows, title=title))
+
+
+def make_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str | None = None) -> Table:
+    """The same, to be shown by the caller."""
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=title, title_justify="left", header_style="bold")
+    # Text, not markup: what a case says is never read as formatting. Control characters are shown, not obeyed.
+    shown_title = None if title is None else Text(_visible(title))
+    table = Table(title=shown_title, title_justify="left", header_style="bold")
     values = [[_plain(value) for value in row] for row in rows]
     for index, column in enumerate(columns):
         numbers = any(isinstance(row[index], int | float) and not isinstance(row[index], bool) for row in values)
         table.add_column(column, justify="right" if numbers else "left", overflow="fold")
     for row in values:
-        # Text, not markup: what a case says is never read as formatting. Control characters are shown, not obeyed.
         table.add_row(*(Text(_visible(_cell(value))) for value in row))
-    console = Console(width=None if sys.stdout.isatty() else 400)
-    console.print(table)
+    return table
 
 
 @contextmanager

@@ -120,7 +120,7 @@ def test_every_command_has_help_with_an_example(path: tuple[str, ...]) -> None:
 
 
 def test_the_commands_of_the_contract_are_there() -> None:
-    wanted = "up worker migrate publish wait simulate codes case log export report queues settings ping"
+    wanted = "up worker migrate publish wait simulate codes case log export report queues settings ping pause resume"
     there = set(commands(get_command(app)))
     assert {(name,) for name in wanted.split(" ")} | {
         ("dead", name) for name in ("list", "show", "requeue", "discard")
@@ -443,10 +443,14 @@ def test_queues_tell_what_waits_where(told: Pipeline) -> None:
         "ready": 0,
         "unacked": 0,
         "oldest_age_s": None,
+        "in_per_s": found["caselog.events"]["in_per_s"],  # None on a Redis that does not count
+        "out_per_s": found["caselog.events"]["out_per_s"],
         "consumers": 0,
+        "paused": None,
     }
+    assert {"caselog.tasks", "caselog.tasks.DQ", "caselog.tasks.XQ", "caselog.ping"} <= found.keys()
     heading = told.run("queues").stdout.decode()
-    for column in ("queue", "ready", "unacked", "oldest_age_s", "consumers"):
+    for column in ("queue", "ready", "unacked", "oldest_age_s", "in_per_s", "out_per_s", "consumers"):
         assert column in heading
 
 

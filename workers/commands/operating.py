@@ -1,4 +1,4 @@
-"""Commands for operations: queues, settings in force, and whether all is well."""
+"""Commands for operations: settings in force, and whether all is well."""
 
 from __future__ import annotations
 
@@ -13,26 +13,8 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def add_to(app: typer.Typer) -> None:
-    app.command(epilog="Example: caselog queues")(queues)
     app.command(epilog="Example: caselog ping --timeout 5 && echo well")(ping)
     app.command(epilog="Example: caselog settings")(settings)
-
-
-def queues(*, json: Json = False) -> None:
-    """Show each queue: messages ready and unacked, age of the oldest in seconds, consumers."""
-    from workers.queues import queue_table
-    from workers.roles import make_redis
-    from workers.services import find_services
-    from workers.settings import load_settings
-
-    services = find_services(load_settings())
-    found = queue_table(services, make_redis(services))
-    if json:
-        write_json(found)
-        return
-    columns = ("queue", "ready", "unacked", "oldest_age_s", "consumers")
-    rows = [[getattr(status, column) for column in columns] for status in found]
-    print_table(columns, [[round(cell, 1) if isinstance(cell, float) else cell for cell in row] for row in rows])
 
 
 def ping(
