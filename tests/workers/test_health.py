@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import threading
 from collections.abc import Iterator
@@ -195,7 +196,7 @@ def test_one_that_waits_for_the_database_is_red_but_is_not_called_silent(databas
     with health_of(database_url, redis_url, redis_url) as health:
         check = health.check()["recorder"]
     assert not check.status
-    assert "waiting for the database, without work for 41.0 s" in check.value
+    assert re.search(r"is waiting for the database, without work for 4\d\.\d s", check.value)
     assert "silent" not in check.value
     assert "database" in str(check.hint)
 
