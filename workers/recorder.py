@@ -211,8 +211,8 @@ def _log_batch(recorded: Recorded, messages: list[Message], took_s: float) -> No
         }
         for letter in recorded.set_aside[:NAMED_DEAD]
     ]
-    traces = {"trace_ids": sorted(set(recorded.dead_traces))[:NAMED_DEAD]} if recorded.dead_traces else {}
-    log.warning("batch: events were set aside", **counts, dead=dict(recorded.dead), set_aside=named, **traces)
+    ids = {"trace_ids": sorted(set(recorded.dead_traces))[:NAMED_DEAD]} if recorded.dead_traces else {}
+    log.warning("batch: events were set aside", **counts, **recorded.dead, set_aside=named, **ids)
 
 
 def _close(connection: Connection) -> None:

@@ -57,8 +57,8 @@ class Contended(CaselogError):
 class Recorded(msgspec.Struct):
     """What became of a batch, in events; `dead` by reason. `deltas` were posted, `hastened` parked events are due.
 
-    `dead_traces` are the ids of the traces in which dead letters were sent, as far as they have any. What was redelivered
-    is among the `duplicates`, whether it is in the log or a dead letter already; `set_aside` are the new dead letters.
+    `dead_traces` are the ids of the traces in which dead letters were sent, as far as they have any; `set_aside` are
+    the new ones. What was redelivered is among the `duplicates`, whether it is in the log or a dead letter already.
 
     For the metrics: `codes` counts what was recorded by (key, code); `ages_s` are its seconds from each event's time to
     the commit, by the database's clock; `transactions_s` is what each transaction took; `refolds` counts the logs of a

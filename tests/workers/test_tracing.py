@@ -31,7 +31,9 @@ from events.registry import autodiscover, event_registry
 from events.resolve import Rules
 from events.traceparent import TraceParent, parse_traceparent
 from schema.connection import make_engine
+from workers.breaker import Breaker
 from workers.heartbeat import Heartbeat
+from workers.pausing import PauseWatch
 from workers.recorder import Recorder
 from workers.recording import DatabaseAway, Recorded, Recording
 from workers.services import redis_py_url
@@ -88,6 +90,7 @@ def test_what_a_publisher_sends_within_a_span_is_linked_to_by_the_batch_that_rec
             batch_events=10,
             batch_age_s=0.01,
             heartbeat=Heartbeat(client, "recorder"),
+            pauses=PauseWatch(recording.engine, Breaker(0, 0), "tests"),
             after_commit=lambda recorded, _: batches.append(recorded),
             span=batch_span(tracers),
         )
