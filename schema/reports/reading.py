@@ -136,6 +136,8 @@ def read_rows(db: Connection, reading: Reading) -> Iterator[tuple[Any, ...]]:
 
     Days are `date`, months `str` as 2026-11, moments aware `datetime`, numbers int or float.
     """
+    # The widest reports group and sort some hundred thousand rows: in memory.
+    db.execute(text("select set_config('work_mem', '64MB', true)"))
     query = text(reading.sql).execution_options(stream_results=True, max_row_buffer=BUFFERED_ROWS)
     return (tuple(row) for row in db.execute(query, reading.parameters))
 

@@ -22,7 +22,7 @@ def upgrade() -> None:
             "log_id", sa.BigInteger(), autoincrement=False, nullable=False, comment="The log that assigned the case"
         ),
         sa.Column("case_reference", sa.Text(collation="C"), nullable=False, comment="The case"),
-        sa.Column("provider", sa.Text(), nullable=True, comment="The provider that was given the case"),
+        sa.Column("provider", sa.Text(collation="C"), nullable=True, comment="The provider that was given the case"),
         sa.Column("assigned_at", sa.DateTime(timezone=True), nullable=False, comment="When"),
         sa.Column("viewed_at", sa.DateTime(timezone=True), nullable=True, comment="First viewed by the provider"),
         sa.Column("accepted_at", sa.DateTime(timezone=True), nullable=True, comment="Accepted by the provider"),
@@ -37,7 +37,7 @@ def upgrade() -> None:
         "callback",
         sa.Column("log_id", sa.BigInteger(), autoincrement=False, nullable=False, comment="The log that arranged it"),
         sa.Column("case_reference", sa.Text(collation="C"), nullable=False, comment="The case"),
-        sa.Column("code", sa.Text(), nullable=False, comment="CB1, CB2, CB3 or PCB"),
+        sa.Column("code", sa.Text(collation="C"), nullable=False, comment="CB1, CB2, CB3 or PCB"),
         sa.Column(
             "attempt",
             sa.Integer(),
@@ -48,15 +48,17 @@ def upgrade() -> None:
         sa.Column(
             "callback_at", sa.DateTime(timezone=True), nullable=False, comment="When the client was promised a call"
         ),
-        sa.Column("source", sa.Text(), nullable=True, comment="The case's source at that log"),
-        sa.Column("organisation", sa.Text(), nullable=True, comment="The case's organisation at that log"),
+        sa.Column("source", sa.Text(collation="C"), nullable=True, comment="The case's source at that log"),
+        sa.Column("organisation", sa.Text(collation="C"), nullable=True, comment="The case's organisation at that log"),
         sa.Column(
             "first_contact_at",
             sa.DateTime(timezone=True),
             nullable=True,
             comment="Of a CB1: first later log by an operator that counts as contact",
         ),
-        sa.Column("next_outcome", sa.Text(), nullable=True, comment="Of a CB1: code of the case's next outcome"),
+        sa.Column(
+            "next_outcome", sa.Text(collation="C"), nullable=True, comment="Of a CB1: code of the case's next outcome"
+        ),
         sa.Column(
             "call_started_at", sa.DateTime(timezone=True), nullable=True, comment="Of a CB1: first later CALL_STARTED"
         ),
@@ -87,7 +89,12 @@ def upgrade() -> None:
             "log_id", sa.BigInteger(), autoincrement=False, nullable=False, comment="The log that first opened it"
         ),
         sa.Column("case_reference", sa.Text(collation="C"), nullable=False, comment="The case"),
-        sa.Column("complaint", sa.Text(), nullable=True, comment="Its name; null: the case's one unnamed complaint"),
+        sa.Column(
+            "complaint",
+            sa.Text(collation="C"),
+            nullable=True,
+            comment="Its name; null: the case's one unnamed complaint",
+        ),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False, comment="When it was created"),
         sa.Column("holding_letter_due_at", sa.DateTime(timezone=True), nullable=False, comment="1 working day later"),
         sa.Column(
@@ -96,7 +103,7 @@ def upgrade() -> None:
             nullable=False,
             comment="15 working days after its creation",
         ),
-        sa.Column("owner", sa.Text(), nullable=True, comment="Who looks after it, as last set"),
+        sa.Column("owner", sa.Text(collation="C"), nullable=True, comment="Who looks after it, as last set"),
         sa.Column(
             "holding_letter_at",
             sa.DateTime(timezone=True),
@@ -123,7 +130,7 @@ def upgrade() -> None:
     op.create_index(op.f("complaint_created_at_idx"), "complaint", ["created_at"], unique=False)
     op.create_table(
         "report_sum",
-        sa.Column("report", sa.Text(), nullable=False, comment="Name of the report"),
+        sa.Column("report", sa.Text(collation="C"), nullable=False, comment="Name of the report"),
         sa.Column(
             "day",
             sa.Date(),
@@ -132,16 +139,25 @@ def upgrade() -> None:
         ),
         sa.Column(
             "key",
-            sa.Text(),
+            sa.Text(collation="C"),
             nullable=True,
             comment="Event key; this and the other dimensions are null where the report has them not",
         ),
-        sa.Column("code", sa.Text(), nullable=True, comment="Code"),
-        sa.Column("category", sa.Text(), nullable=True, comment="The case's category as folded at the log"),
-        sa.Column("provider", sa.Text(), nullable=True, comment="The case's provider as folded at the log"),
-        sa.Column("organisation", sa.Text(), nullable=True, comment="The case's organisation as folded at the log"),
-        sa.Column("source", sa.Text(), nullable=True, comment="The case's source as folded at the log"),
-        sa.Column("operator", sa.Text(), nullable=True, comment="The log's actor"),
+        sa.Column("code", sa.Text(collation="C"), nullable=True, comment="Code"),
+        sa.Column(
+            "category", sa.Text(collation="C"), nullable=True, comment="The case's category as folded at the log"
+        ),
+        sa.Column(
+            "provider", sa.Text(collation="C"), nullable=True, comment="The case's provider as folded at the log"
+        ),
+        sa.Column(
+            "organisation",
+            sa.Text(collation="C"),
+            nullable=True,
+            comment="The case's organisation as folded at the log",
+        ),
+        sa.Column("source", sa.Text(collation="C"), nullable=True, comment="The case's source as folded at the log"),
+        sa.Column("operator", sa.Text(collation="C"), nullable=True, comment="The log's actor"),
         sa.Column(
             "n1", sa.BigInteger(), nullable=False, comment="The report's first sum; see caselog report --describe"
         ),
