@@ -36,7 +36,7 @@ from schema.connection import make_engine
 from schema.reports.finding import REPORTS
 from schema.reports.reading import Reading, read_rows
 from schema.reports.tally import ReportTally
-from workers import recording as recording_module
+from workers import storing
 from workers.aggregating import Aggregator
 from workers.embedded import EmbeddedServers, uninstall
 from workers.recording import Recording
@@ -79,7 +79,7 @@ def feeding(url: str, rules: Rules, cases: int, rounds: int, console: Console) -
             with ExitStack() as stack:
                 engine = stack.enter_context(fresh(url))
                 if name == "without reports":
-                    stack.enter_context(patch.object(recording_module, "_moved_cases", lambda *_: set()))
+                    stack.enter_context(patch.object(storing, "_moved_cases", lambda *_: set()))
                     stack.enter_context(patch.object(ReportTally, "rows", lambda *_: []))
                 adding = name == "and adding them up"
                 stack.enter_context(aggregating(engine, rules) if adding else nullcontext())

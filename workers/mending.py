@@ -28,8 +28,10 @@ from events.sameness import differences
 from schema import audit, mending, past
 from schema.deadletters import DeadLetter
 from schema.mending import Discarded, Filter
-from workers.recording import DatabaseAway, Recorded, Recording
+from workers.recorded import Recorded
+from workers.recording import Recording
 from workers.requeued import Outcome, Requeued
+from workers.transactions import DatabaseAway
 
 # A letter has up to 256 KiB, so that a transaction's letters are 64 MiB at most.
 LETTERS: Final = 250

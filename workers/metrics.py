@@ -16,7 +16,7 @@ from typing import Final, TypeAlias
 import msgspec
 
 from schema.deadletters import REASONS
-from workers.recording import Recorded
+from workers.recorded import Recorded
 
 # A family's name, then its labels' values; of a histogram "le" and the bucket's edge, or "sum".
 Field: TypeAlias = tuple[str, ...]

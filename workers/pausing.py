@@ -13,7 +13,7 @@ from schema import pausing
 from schema.pausing import BREAKER, Pause
 from workers.breaker import Breaker, Verdict
 from workers.logs import get_logger
-from workers.recording import Recorded
+from workers.recorded import Recorded
 
 LOOK_S: Final = 1.0
 

@@ -17,8 +17,10 @@ from events.message import Event, Message, decode
 from workers.heartbeat import Doing, Heartbeat
 from workers.logs import get_logger
 from workers.pausing import PauseWatch
-from workers.recording import DatabaseAway, Recorded, Recording
+from workers.recorded import Recorded
+from workers.recording import Recording
 from workers.tracing import Span, no_span
+from workers.transactions import DatabaseAway
 
 POLL_S: Final = 1.0
 PAUSED_POLL_S: Final = 0.2

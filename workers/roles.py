@@ -22,8 +22,9 @@ from workers.heartbeat import Heartbeat
 from workers.logs import configure_logs, get_logger
 from workers.metrics import Tally, tally_batch
 from workers.pausing import PauseWatch
+from workers.recorded import Recorded
 from workers.recorder import Recorder
-from workers.recording import Recorded, Recording
+from workers.recording import Recording
 from workers.services import Services, redis_py_url
 from workers.settings import Settings
 from workers.tasks import AGGREGATE, RETRY_PARKED, WORKER_THREADS, Nudge, declare_tasks, make_broker, run_tasks

@@ -21,7 +21,8 @@ from workers.heartbeat import Doing, Heartbeat
 from workers.logs import get_logger
 from workers.mending import tidy
 from workers.metrics import AGGREGATED, Tally, tally_retry
-from workers.recording import DatabaseAway, Recording
+from workers.recording import Recording
+from workers.transactions import DatabaseAway
 
 NAMESPACE: Final = "caselog"
 QUEUE: Final = "caselog.tasks"

@@ -22,7 +22,8 @@ from events.resolve import Rules
 from events.retired import check, kept, restored
 from events.state import CaseState, Log
 from schema import definitions
-from workers.recording import Recorded, Recording
+from workers.recorded import Recorded
+from workers.recording import Recording
 
 pytestmark = pytest.mark.unproven  # these record with codes of their own, which are gone afterwards
 

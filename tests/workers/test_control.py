@@ -21,7 +21,8 @@ from schema.parking import hasten
 from workers.breaker import Breaker
 from workers.heartbeat import Beat, Doing, read_beats
 from workers.pausing import PauseWatch
-from workers.recording import Recorded, Recording
+from workers.recorded import Recorded
+from workers.recording import Recording
 from workers.services import redis_py_url
 from workers.settings import Settings
 

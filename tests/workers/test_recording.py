@@ -29,7 +29,8 @@ from events.state import CaseState, Log
 from schema import parking
 from schema.connection import make_engine
 from workers.aggregating import Aggregator
-from workers.recording import DatabaseAway, Recording
+from workers.recording import Recording
+from workers.transactions import DatabaseAway
 
 Json = dict[str, Any]
 

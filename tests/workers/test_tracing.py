@@ -34,10 +34,12 @@ from schema.connection import make_engine
 from workers.breaker import Breaker
 from workers.heartbeat import Heartbeat
 from workers.pausing import PauseWatch
+from workers.recorded import Recorded
 from workers.recorder import Recorder
-from workers.recording import DatabaseAway, Recorded, Recording
+from workers.recording import Recording
 from workers.services import redis_py_url
 from workers.tracing import LINKS_MAX, batch_span
+from workers.transactions import DatabaseAway
 
 ROOT = Path(__file__).parents[2]
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"  # the example of W3C Trace Context

@@ -1,0 +1,53 @@
+"""Carrying out a plan: what a batch does to the log, the cases, the timers and the outbox of the reports."""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection
+
+from events import facts
+from events.fold import Plan, World
+from schema import parking, store
+from schema.reports import outbox
+from schema.reports.tally import ReportTally
+from workers.recorded import Recorded
+from workers.transactions import Contended
+
+
+def store_plan(db: Connection, plan: Plan, world: World, report_tally: ReportTally) -> Recorded:
+    """Write all of it. Raises `Contended` where another recorder wrote some of the same meanwhile."""
+    created = [plan.cases[reference] for reference in plan.created]
+    changed = [case for reference, case in plan.cases.items() if reference not in plan.created]
+    started = [plan.timers[timer] for timer in plan.started]
+    ended = [timer for timer_id, timer in plan.timers.items() if timer_id not in plan.started]
+    hastened = 0
+    if plan.logs and not store.insert_logs(db, plan.logs):
+        raise Contended
+    if created:
+        if not store.insert_cases(db, created):
+            raise Contended
+        hastened = parking.hasten(db, plan.created)
+    if changed:
+        store.update_cases(db, changed)
+    if plan.rewritten:
+        store.rewrite_logs(db, (after for _, after in plan.rewritten))
+    if plan.removed:
+        store.delete_timers(db, plan.removed)
+    if ended:
+        store.update_timers(db, ended)
+    if started:
+        store.insert_timers(db, started)
+    deltas = outbox.post(db, report_tally.rows(plan.logs, plan.rewritten), _moved_cases(plan, world))
+    suppressed = sum(log.suppressed for log in plan.logs)
+    return Recorded(recorded=len(plan.logs), suppressed=suppressed, deltas=deltas, hastened=hastened)
+
+
+def _moved_cases(plan: Plan, world: World) -> set[str]:
+    """The cases whose facts, as reports keep them, this batch may have changed."""
+    moved = {log.case for _, log in plan.rewritten if log.case is not None}
+    for log in plan.logs:
+        if log.case is not None and log.case not in moved:
+            # A late event may leave its case as it was, and yet be the first contact after a callback.
+            case = plan.cases.get(log.case) or world.cases[log.case]
+            if facts.matters(log, case):
+                moved.add(log.case)
+    return moved | {name for name, case in plan.cases.items() if facts.moved(world.cases.get(name), case)}
