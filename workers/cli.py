@@ -19,6 +19,7 @@ from workers.commands import (
     proving,
     publishing,
     reading,
+    reporting,
     running,
 )
 
@@ -30,7 +31,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (running, publishing, explaining, reading, controlling, operating, mending, auditing, proving):
+for module in (running, publishing, explaining, reading, reporting, controlling, operating, mending, auditing, proving):
     module.add_to(app)
 
 

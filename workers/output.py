@@ -50,15 +50,23 @@ def make_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: 
     from rich.text import Text
 
     # Text, not markup: what a case says is never read as formatting. Control characters are shown, not obeyed.
-    shown_title = None if title is None else Text(_visible(title))
+    shown_title = None if title is None else Text(visible(title))
     table = Table(title=shown_title, title_justify="left", header_style="bold")
     values = [[_plain(value) for value in row] for row in rows]
     for index, column in enumerate(columns):
         numbers = any(isinstance(row[index], int | float) and not isinstance(row[index], bool) for row in values)
         table.add_column(column, justify="right" if numbers else "left", overflow="fold")
     for row in values:
-        table.add_row(*(Text(_visible(_cell(value))) for value in row))
+        table.add_row(*(Text(visible(_cell(value))) for value in row))
     return table
+
+
+def has_colors() -> bool:
+    """Whether stdout is a terminal that shows colours, and whose user wants them (NO_COLOR)."""
+    from rich.console import Console
+
+    console = Console()
+    return console.color_system is not None and not console.no_color
 
 
 @contextmanager
@@ -109,6 +117,11 @@ def as_text(value: bytes | memoryview) -> str:
     return bytes(value).decode(errors="replace")
 
 
+def visible(value: str) -> str:
+    """The text without any control character: they are shown, and not obeyed."""
+    return "".join(char if char.isprintable() or char == "\n" else repr(char)[1:-1] for char in value)
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, datetime):
         return rfc3339(value)
@@ -123,7 +136,3 @@ def _cell(value: Any) -> Any:
     if isinstance(value, bool):
         return "true" if value else "false"
     return _encoder.encode(value).decode() if isinstance(value, dict | list) else str(value)
-
-
-def _visible(value: str) -> str:
-    return "".join(char if char.isprintable() or char == "\n" else repr(char)[1:-1] for char in value)

@@ -20,6 +20,7 @@ def counting(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
         SpinnerColumn(),
         TextColumn("{task.description}"),
         BarColumn(),
+        TextColumn("{task.completed:,.0f}"),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )

@@ -79,6 +79,11 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         return self.measures[0] if self.measures else None
 
     @property
+    def depends_on_now(self) -> bool:
+        """Whether the moment of asking changes what it says."""
+        return ":now" in self.source
+
+    @property
     def moment(self) -> str | None:
         """The column of a list that the first and the last day select by; None of groups."""
         return None if self.measures else self.order.partition(",")[0]

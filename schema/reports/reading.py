@@ -43,7 +43,7 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
         if self.first > self.last:
             raise BadRequest(f"the first day, {self.first}, is later than the last, {self.last}: swap them.")
         if self.by is not None:
-            self._check_by(self.by)
+            self._check_by(check_period(self.by))
         known = [column.name for column in self.filters]
         for name in self.where:
             if name not in known:
@@ -52,18 +52,18 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
                     f"{did_you_mean(name, known)}"
                 )
 
-    def _check_by(self, by: str) -> None:
-        if by not in PERIODS:
-            raise BadRequest(f"there is no period {by!r}: choose {', '.join(PERIODS)}.{did_you_mean(by, PERIODS)}")
-        if not self.report.measures:
+    def _check_by(self, by: By) -> None:
+        possible = periods(self.report)
+        if by in possible:
+            return
+        if not possible:
             raise BadRequest(f"{self.report.name} lists single rows and sums nothing up: leave out the period {by!r}.")
-        if self.report.is_monthly and by != "month":
-            raise BadRequest(f"{self.report.name} is kept by month: leave out the period {by!r}.")
+        raise BadRequest(f"{self.report.name} is kept by {' and '.join(possible)}: leave out the period {by!r}.")
 
     @property
     def filters(self) -> tuple[Column, ...]:
         """The columns that can be filtered by."""
-        return tuple(column for column in self.report.dimensions if column.kind == "text")
+        return filters(self.report)
 
     @property
     def columns(self) -> tuple[Column, ...]:
@@ -96,6 +96,16 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
         measures = ", ".join(measure.expression for measure in self.report.measures)
         return f"select {measures} from ({self._source}) as row {self._matching}"  # noqa: S608 - our own declarations
 
+    def series_sql(self, by: By) -> str:
+        if self.report.measures:
+            period, measure = self.report.dimensions[0].name, self.report.measures[0].expression
+        else:
+            period, measure = f"({self.report.moment} at time zone :zone)::date", "count(*)"
+        return f"""
+            select {_bucket(period, by)} as period, {measure} from ({self._source}) as row {self._matching}
+            group by 1 {self._having} order by 1
+        """  # noqa: S608 - names of our own declarations
+
     @property
     def _source(self) -> str:
         return self.report.source
@@ -116,8 +126,8 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
         counted = self.report.counted
         return f"having {' or '.join(f'{m.expression} <> 0' for m in counted)}" if counted else ""
 
-    @property
-    def parameters(self) -> dict[str, Any]:
+    def parameters(self, sql: str) -> dict[str, Any]:
+        """Those that this statement has."""
         after = self.last + timedelta(days=1) if self.last < _FAR_FUTURE else self.last
         known = {
             "first": self.first,
@@ -127,7 +137,7 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
             "now": self.now,
             "zone": self.zone.key,
         }
-        found = {name: value for name, value in known.items() if f":{name}" in self.report.source}
+        found = {name: value for name, value in known.items() if f":{name}" in sql}
         return found | {f"where_{name}": value for name, value in self.where.items() if value is not None}
 
 
@@ -139,12 +149,41 @@ def read_rows(db: Connection, reading: Reading) -> Iterator[tuple[Any, ...]]:
     # The widest reports group and sort some hundred thousand rows: in memory.
     db.execute(text("select set_config('work_mem', '64MB', true)"))
     query = text(reading.sql).execution_options(stream_results=True, max_row_buffer=BUFFERED_ROWS)
-    return (tuple(row) for row in db.execute(query, reading.parameters))
+    return (tuple(row) for row in db.execute(query, reading.parameters(reading.sql)))
 
 
 def read_totals(db: Connection, reading: Reading) -> Sequence[Any]:
     """Each measure over all rows: not always their sum, since a case that counts in two rows is one case."""
-    return tuple(db.execute(text(reading.totals_sql), reading.parameters).one())
+    sql = reading.totals_sql
+    return tuple(db.execute(text(sql), reading.parameters(sql)).one())
+
+
+def read_series(db: Connection, reading: Reading, by: By) -> list[tuple[date, Any]]:
+    """The main measure over time: one pair a day, week (its Monday) or month (its first), in order.
+
+    Of a list it is the number of its rows. Periods in which there is nothing are left out.
+    """
+    sql = reading.series_sql(by)
+    return [(period, value) for period, value in db.execute(text(sql), reading.parameters(sql))]
+
+
+def periods(report: Report) -> tuple[By, ...]:
+    """What a report can be summed up by: nothing, where it lists single rows."""
+    if not report.measures:
+        return ()
+    return ("month",) if report.is_monthly else PERIODS
+
+
+def filters(report: Report) -> tuple[Column, ...]:
+    """The columns that it can be filtered by."""
+    return tuple(column for column in report.dimensions if column.kind == "text")
+
+
+def check_period(by: str) -> By:
+    """The period of that name. Raises `BadRequest`, naming the nearest."""
+    if by not in PERIODS:
+        raise BadRequest(f"there is no period {by!r}: choose {', '.join(PERIODS)}.{did_you_mean(by, PERIODS)}")
+    return by
 
 
 def _bucket(column: str, by: str) -> str:

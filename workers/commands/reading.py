@@ -1,12 +1,11 @@
-"""Commands that read: exports, reports and the codes there are."""
+"""Commands that read: exports and the codes there are."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from datetime import UTC, date, datetime
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,15 +14,16 @@ from workers.output import output_to, print_table, write_json
 
 if TYPE_CHECKING:
     from events.codes import Code
-    from schema.reports.reading import By
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Output = Annotated[Path | None, typer.Option(help="Write to this file instead of stdout.", dir_okay=False)]
+Bom = Annotated[bool, typer.Option("--bom", help="CSV with a byte order mark, for spreadsheets.")]
+
+_TOLD_ROWS = 100
 
 
 def add_to(app: typer.Typer) -> None:
     app.command(epilog="Example: caselog export logs --format csv --output logs.csv")(export)
-    app.command(epilog="Example: caselog report case_volume --from 2026-01-01 --to 2026-11-30 --by month")(report)
     app.command(epilog="Example: caselog codes --key suspend_case --role operator")(codes)
 
 
@@ -32,79 +32,22 @@ def export(
     *,
     form: Annotated[RowFormat, typer.Option("--format", help="How to write it.")] = RowFormat.JSONL,
     output: Output = None,
+    bom: Bom = False,
 ) -> None:
-    """Export all rows, streamed. Timestamps are RFC 3339 in UTC."""
+    """Export all rows, streamed. Timestamps are RFC 3339 in UTC. What CSV and Parquet do to values: docs/reports.md."""
     from schema import audit
     from schema.exports import get_export, stream_export
     from workers.commands.database import reading, writing
     from workers.progress import counting
 
     chosen = get_export(what)
+    check_form(form, output, bom=bom)
     if what == "dead":  # its raw bytes are what `caselog dead show` masks
         with writing() as (settings, engine), engine.begin() as db:
             audit.record(db, who=settings.who, action="dead.export", why=None, detail={})
     with reading() as db, output_to(output) as out, counting(f"exporting {what}", None) as advance:
         rows = stream_export(db, chosen)
-        write(out, chosen.fields, _counted(rows, advance), form)
-
-
-def report(
-    name: Annotated[str | None, typer.Argument(help="Which report; --list shows them.")] = None,
-    *,
-    first: Annotated[str | None, typer.Option("--from", metavar="DATE", help="First local day, included.")] = None,
-    last: Annotated[str | None, typer.Option("--to", metavar="DATE", help="Last local day, included.")] = None,
-    form: Annotated[Format, typer.Option("--format", help="How to write it.")] = Format.TABLE,
-    output: Output = None,
-    by: Annotated[str | None, typer.Option(help="Sum up by day, week or month.")] = None,
-    where: Annotated[
-        list[str] | None, typer.Option(metavar="COLUMN=VALUE", help="Only rows that match; no value: only empty ones.")
-    ] = None,
-    now: Annotated[
-        str | None, typer.Option(metavar="TIME", help="The moment of asking, for what depends on it.")
-    ] = None,
-    list_: Annotated[bool, typer.Option("--list", help="List the reports.")] = False,
-) -> None:
-    """Show a report for a range of days."""
-    from schema.reports.finding import REPORTS, get_report
-    from schema.reports.reading import Reading, read_rows, read_totals
-    from workers.commands.database import reading
-    from workers.moments import moment
-    from workers.settings import load_settings
-
-    if list_ or name is None:
-        print_table(
-            ("report", "description", "columns"),
-            ([r.name, r.description, ", ".join(c.name for c in r.columns)] for r in REPORTS.values()),
-        )
-        return
-    settings = load_settings()
-    asked = Reading(
-        report=get_report(name),
-        first=_day(first, "--from"),
-        last=_day(last, "--to"),
-        by=cast("By | None", by),
-        where=dict(map(_condition, where or [])),
-        now=datetime.now(UTC) if now is None else moment(now, settings.zone, "--now"),
-        zone=settings.zone,
-    )
-    columns = [column.name for column in asked.columns]
-    with reading() as db:
-        rows = read_rows(db, asked)
-        if form is not Format.TABLE:
-            with output_to(output) as out:
-                write(out, asked.columns, rows, form)
-            return
-        found = list(rows)
-        if asked.report.measures:
-            found.append(("total", *[None] * (len(asked.report.dimensions) - 1), *read_totals(db, asked)))
-    print_table(columns, found, title=f"{name}: {asked.first} to {asked.last}")
-
-
-def _condition(text: str) -> tuple[str, str | None]:
-    column, equals, value = text.partition("=")
-    if not equals:
-        raise typer.BadParameter(f"{text!r} is no condition; give one such as category=debt", param_hint="--where")
-    return column, value or None
+        write(out, chosen.fields, counted(rows, advance), form, bom=bom)
 
 
 def codes(
@@ -200,16 +143,19 @@ def _markdown(chosen: list[Code]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _day(value: str | None, option: str) -> date:
-    if value is None:
-        raise typer.BadParameter("give a day such as 2026-11-23", param_hint=option)
-    try:
-        return datetime.strptime(value, "%Y-%m-%d").date()  # noqa: DTZ007 - a local day has no time zone
-    except ValueError:
-        raise typer.BadParameter(f"{value!r} is no day; give one such as 2026-11-23", param_hint=option) from None
+def check_form(form: Format | RowFormat, output: Path | None, *, bom: bool) -> None:
+    """Raises `typer.BadParameter` where this is no way to write to there."""
+    if bom and form != Format.CSV:
+        raise typer.BadParameter(f"only CSV may begin with a byte order mark, and this is {form}", param_hint="--bom")
+    if form == Format.PARQUET and output is None and sys.stdout.isatty():
+        raise typer.BadParameter(
+            "parquet is no text for a terminal: give a file (--output FILE) or a pipe", param_hint="--format"
+        )
 
 
-def _counted(rows: Iterator[tuple[Any, ...]], advance: Any) -> Iterator[tuple[Any, ...]]:
-    for row in rows:
+def counted(rows: Iterator[tuple[Any, ...]], advance: Callable[[int], None]) -> Iterator[tuple[Any, ...]]:
+    """The same rows; progress is told of some at a time, since telling takes longer than reading one."""
+    for at, row in enumerate(rows, start=1):
         yield row
-        advance(1)
+        if at % _TOLD_ROWS == 0:
+            advance(_TOLD_ROWS)
