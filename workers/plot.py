@@ -26,7 +26,7 @@ def draw(
     figure.clear()  # the library has one figure for all
     plotext.terminal.limit(width=False, height=False)  # else its own idea of the terminal counts
     figure.theme("colorless")
-    figure.plot_size(width, height)
+    figure.plot_size(width, height - 1)
     days = [day.toordinal() for day, _ in points]
     values = [value for _, value in points]
     signal = figure.signal(days, values, marker=plotext.marker("hd", "blue+"))
@@ -38,10 +38,10 @@ def draw(
     marks = sorted({_rounded(top * at / (_VALUE_LABELS - 1), top) for at in range(_VALUE_LABELS)})
     figure.ruler("y").ticks(marks, [f"{mark:,}" for mark in marks])
     figure.ruler("y").lim(0, top or 1)
-    figure.title(title)
     figure.label(unit, "y")
     drawn: str = figure.build().string()
-    return drawn if colored else str(plotext.uncolorize(drawn))
+    # The library leaves out a title that is too long for it.
+    return f"{title[:width]:^{width}}\n{drawn if colored else plotext.uncolorize(drawn)}"
 
 
 def filled(points: Sequence[tuple[date, float]], by: By) -> list[tuple[date, float]]:

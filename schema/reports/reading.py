@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from datetime import date, datetime, time, timedelta
 from typing import Any, Final, Literal, TypeAlias
 from zoneinfo import ZoneInfo
 
 import msgspec
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, CursorResult, text
 
 from events.errors import CaselogError, did_you_mean
 from schema.reports.declaring import Column, Report
@@ -141,15 +141,23 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
         return found | {f"where_{name}": value for name, value in self.where.items() if value is not None}
 
 
-def read_rows(db: Connection, reading: Reading) -> Iterator[tuple[Any, ...]]:
+def read_rows(db: Connection, reading: Reading) -> Generator[tuple[Any, ...]]:
     """The rows of a report, streamed: of sums in the order of their dimensions, of a list in the order of its first.
+
+    They are asked for at once, and read as they are consumed; who stops before the end closes them.
 
     Days are `date`, months `str` as 2026-11, moments aware `datetime`, numbers int or float.
     """
     # The widest reports group and sort some hundred thousand rows: in memory.
     db.execute(text("select set_config('work_mem', '64MB', true)"))
     query = text(reading.sql).execution_options(stream_results=True, max_row_buffer=BUFFERED_ROWS)
-    return (tuple(row) for row in db.execute(query, reading.parameters(reading.sql)))
+    return _streamed(db.execute(query, reading.parameters(reading.sql)))
+
+
+def _streamed(found: CursorResult[Any]) -> Generator[tuple[Any, ...]]:
+    with found:
+        for row in found:
+            yield tuple(row)
 
 
 def read_totals(db: Connection, reading: Reading) -> Sequence[Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import shutil
 import sys
+from contextlib import closing
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, cast
@@ -244,7 +245,8 @@ def _show(asked: Reading, output: Path | None) -> None:
     from workers.report_table import table
 
     with reading() as db:
-        rows = list(itertools.islice(read_rows(db, asked), TABLE_ROWS + 1))
+        with closing(read_rows(db, asked)) as streamed:
+            rows = list(itertools.islice(streamed, TABLE_ROWS + 1))
         totals = None
         if rows and asked.report.measures:
             totals = ("total", *[None] * (len(asked.report.dimensions) - 1), *read_totals(db, asked))
@@ -253,6 +255,8 @@ def _show(asked: Reading, output: Path | None) -> None:
         out.write(f"{asked.report.name}: {asked.first} to {asked.last}\n".encode())
         for line in table(asked.columns, rows[:TABLE_ROWS], zone=asked.zone, totals=totals, width=fits):
             out.write(f"{line}\n".encode())
+    if not rows:
+        sys.stderr.write(f"no rows from {asked.first} to {asked.last}\n")
     if len(rows) > TABLE_ROWS:
         summed_up = " and summed up they are fewer: --by month" if asked.report.measures else ""
         sys.stderr.write(
@@ -278,7 +282,7 @@ def _plot(asked: Reading, by: str | None) -> None:
     sys.stdout.write(
         draw(
             filled(points, period) if measure is None or measure.whole else points,
-            title=f"{report.name}: {'rows' if measure is None else measure.description} by {period}",
+            title=f"{report.name}: {'rows' if measure is None else measure.name} by {period}",
             unit="rows" if measure is None else measure.unit,
             width=size.columns,
             height=min(size.lines - 1, _PLOT_LINES) if is_terminal else _PLOT_LINES,
