@@ -17,6 +17,7 @@ from events.errors import SettingsError
 from events.opening_hours import DEFAULT_HOURS, OpeningHours
 from events.registry import BUNDLED_APPS
 from events.working_time import WorkingTime
+from workers.tokens import Tokens
 
 BROKER_SCHEMES = ("redis", "rediss", "redis+socket", "amqp", "amqps")
 REDIS_SCHEMES = ("redis", "rediss", "redis+socket")
@@ -42,7 +43,9 @@ class Settings(BaseSettings):
     search_context: Words = Field((), description="context values of CASE_CREATED that join the search field")
     http_host: str = Field("127.0.0.1", description="address on which the status worker listens")
     http_port: int = Field(8080, ge=1, le=65535, description="port on which the status worker listens")
-    api_tokens: SecretStr = Field(SecretStr(""), description="bearer tokens of the HTTP API, separated by commas")
+    api_tokens: SecretStr = Field(
+        SecretStr(""), description="who may act over HTTP: name:role:secret, … with role operator or publisher"
+    )
     batch_events: int = Field(1000, ge=1, le=10_000, description="events a transaction at most")
     batch_age_ms: int = Field(5, ge=0, le=10_000, description="milliseconds that the first message of a batch waits")
     future_tolerance_s: int = Field(300, ge=0, description="seconds that an event may be ahead of the database's clock")
@@ -81,6 +84,12 @@ class Settings(BaseSettings):
     @classmethod
     def _words(cls, value: Any) -> Any:
         return tuple(word.strip() for word in value.split(",") if word.strip()) if isinstance(value, str) else value
+
+    @field_validator("api_tokens")
+    @classmethod
+    def _tokens(cls, value: SecretStr) -> SecretStr:
+        Tokens.parse(value.get_secret_value())
+        return value
 
     @field_validator("time_zone")
     @classmethod
@@ -129,6 +138,11 @@ class Settings(BaseSettings):
             return f"uid {os.getuid()}"
 
     @property
+    def tokens(self) -> Tokens:
+        """Who may do what over HTTP."""
+        return Tokens.parse(self.api_tokens.get_secret_value())
+
+    @property
     def zone(self) -> ZoneInfo:
         return ZoneInfo(self.time_zone)
 
@@ -160,7 +174,9 @@ def shown(settings: Settings) -> list[tuple[str, str, bool, str]]:
     rows = []
     for name, field in Settings.model_fields.items():
         value = getattr(settings, name)
-        if isinstance(value, SecretStr):
+        if name == "api_tokens":
+            text = settings.tokens.masked()
+        elif isinstance(value, SecretStr):
             text = _masked(value.get_secret_value())
         else:
             text = ",".join(value) if isinstance(value, tuple) else "" if value is None else str(value)

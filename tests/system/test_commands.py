@@ -473,7 +473,7 @@ def test_codes_are_the_catalogue_and_the_page_of_the_documentation() -> None:
 def test_settings_mask_passwords(tmp_path: Path) -> None:
     pipeline = Pipeline(
         tmp_path, "postgresql://anna:s3cret@db/x", "amqp://anna:s3cret@mq//", "redis://:s3cret@r/0",
-        CASELOG_API_TOKENS="s3cret",
+        CASELOG_API_TOKENS="anna:operator:s3cret-s3cret-s3cret",
     )  # fmt: skip
     for arguments in ([], ["--json"]):
         done = pipeline.run("settings", *arguments)

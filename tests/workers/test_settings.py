@@ -114,7 +114,11 @@ def test_variables_that_are_no_settings_are_left_alone(monkeypatch: pytest.Monke
         ("CASELOG_BROKER_URL", "amqp://anna:s3cret@mq:5672/v", "amqp://anna:***@mq:5672/v"),
         ("CASELOG_BROKER_URL", "redis://:s3cret@r:6379/0", "redis://:***@r:6379/0"),
         ("CASELOG_REDIS_URL", "redis+socket:///run/r.sock?password=s3cret", "redis+socket:///run/r.sock?***"),
-        ("CASELOG_API_TOKENS", "s3cret,s3cret2", "***"),
+        (
+            "CASELOG_API_TOKENS",
+            "anna:operator:s3cret-s3cret-s3cret, app:publisher://s3cret-s3cret-s3cret",
+            "anna:operator:***,app:publisher:***",
+        ),
         ("CASELOG_DATABASE_URL", "postgresql://db/x", "postgresql://db/x"),
     ],
 )

@@ -1,0 +1,93 @@
+"""Bearer tokens: what the setting may say, that no fault in it shows a secret, and which token a secret is."""
+
+from __future__ import annotations
+
+import pytest
+
+from workers.access import ADDRESSES_MAX, ATTEMPTS_MAX, ATTEMPTS_WITHIN_S, Attempts
+from workers.settings import load_settings
+from workers.tokens import TokenRole, Tokens
+
+ANNA = "anna-anna-anna-anna-anna"
+APP = "app/app+app~app.app_app="
+
+
+def test_a_token_is_found_by_its_whole_secret_alone() -> None:
+    tokens = Tokens.parse(f"anna:operator:{ANNA}, app1:publisher:{APP},")
+    anna, app = tokens.find(ANNA), tokens.find(APP)
+    assert anna is not None
+    assert app is not None
+    assert (anna.name, anna.roles) == ("anna", frozenset({TokenRole.OPERATOR}))
+    assert (app.name, app.roles) == ("app1", frozenset({TokenRole.PUBLISHER}))
+    for wrong in ("", ANNA[:-1], f"{ANNA}a", f"anna:operator:{ANNA}", "\udcff", "x" * 10_000_000):
+        assert tokens.find(wrong) is None
+
+
+def test_a_token_may_have_both_roles_and_a_name_two_tokens_while_its_secret_is_changed() -> None:
+    tokens = Tokens.parse(f"anna:operator+publisher:{ANNA},anna:publisher+operator:{APP}")
+    assert [token.roles for token in tokens] == [frozenset(TokenRole)] * 2
+    assert tokens.masked() == "anna:operator+publisher:***,anna:operator+publisher:***"
+
+
+def test_with_nothing_set_nobody_has_a_token() -> None:
+    assert not Tokens.parse("")
+    assert Tokens.parse("").find("") is None
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        (ANNA, "token 1 has 1 of 3 parts"),
+        (f"anna:{ANNA}", "token 1 has 2 of 3 parts"),
+        (f"ok:publisher:{APP},{ANNA}:operator", "token 2 has 2 of 3 parts"),
+        (f":operator:{ANNA}", "name"),
+        (f"{ANNA} x:operator:{ANNA}", "name"),
+        (f"anna:{ANNA}:operator", "unknown role"),
+        (f"anna:operator+:{ANNA}", "unknown role"),
+        (f"anna:Operator:{ANNA}", "unknown role"),
+        ("anna:operator:", "secret"),
+        ("anna:operator:anna-anna-anna-anna", "19 characters"),
+        (f"anna:operator:{'anna' * 200}", "800 characters"),
+        (f"anna:operator:{ANNA} x", "secret with other than"),
+        (f"anna:operator:{ANNA}:x", "secret with other than"),
+        (f"anna:operator:{ANNA},bob:operator:{ANNA}", "secret of another"),
+        (f"anna:operator:{ANNA},anna:publisher:{APP}", "other roles"),
+    ],
+)
+def test_a_malformed_setting_is_one_line_that_shows_nothing_of_it(
+    monkeypatch: pytest.MonkeyPatch, value: str, says: str
+) -> None:
+    monkeypatch.setenv("CASELOG_API_TOKENS", value)
+    with pytest.raises(Exception, match="CASELOG_API_TOKENS") as caught:
+        load_settings()
+    said = str(caught.value)
+    assert says in said
+    assert "\n" not in said
+    assert "anna" not in said
+    assert "app" not in said
+
+
+def test_an_address_that_failed_too_often_waits_and_others_do_not() -> None:
+    """One minute from its first failure; whoever has a network of IPv6 addresses has one address here."""
+    now = 0.0
+    attempts = Attempts(lambda: now)
+    for _ in range(ATTEMPTS_MAX):
+        assert attempts.wait_s("192.0.2.1") == 0
+        attempts.fail("192.0.2.1")
+    assert attempts.wait_s("192.0.2.1") > 0
+    assert attempts.wait_s("::ffff:192.0.2.2") == attempts.wait_s("192.0.2.2") == 0
+    for number in range(ATTEMPTS_MAX):
+        attempts.fail(f"2001:db8::{number:x}")
+    assert attempts.wait_s("2001:db8::ffff") > 0
+    assert attempts.wait_s("2001:db8:0:1::") == 0
+    now = ATTEMPTS_WITHIN_S + 1
+    assert attempts.wait_s("192.0.2.1") == 0
+    attempts.fail("192.0.2.1")
+    assert attempts.wait_s("192.0.2.1") == 0
+
+
+def test_however_many_addresses_fail_the_memory_of_them_is_bounded() -> None:
+    attempts = Attempts()
+    for number in range(3 * ADDRESSES_MAX):
+        attempts.fail(f"10.0.{number // 256}.{number % 256}")
+    assert len(attempts) == ADDRESSES_MAX
