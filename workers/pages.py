@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -9,9 +10,11 @@ import msgspec
 from litestar import Litestar, MediaType, Request, Response, route
 from litestar.enums import HttpMethod
 from litestar.exceptions import HTTPException
+from litestar.handlers import HTTPRouteHandler
 from litestar.types import HTTPResponseStartEvent, Message, Scope
 from prometheus_client import CONTENT_TYPE_LATEST
 
+from workers.access import Refusal
 from workers.deploy import installed_version
 from workers.exposition import Exposition
 from workers.health import ALL, READY, Check, Health
@@ -66,8 +69,13 @@ def checks_json(checks: dict[str, Check]) -> bytes:
     )
 
 
-def make_app(settings: Settings, health: Health, exposition: Exposition) -> Litestar:
-    """The web application. What looks at servers runs in threads: a slow database keeps no other page waiting."""
+def make_app(
+    settings: Settings, health: Health, exposition: Exposition, *, more: Sequence[HTTPRouteHandler] = ()
+) -> Litestar:
+    """The web application. What looks at servers runs in threads: a slow database keeps no other page waiting.
+
+    `more` are routes beside those that only say how the installation is.
+    """
 
     @route("/", http_method=_READ, media_type=MediaType.HTML, sync_to_thread=False)
     def home() -> str:
@@ -96,7 +104,7 @@ def make_app(settings: Settings, health: Health, exposition: Exposition) -> Lite
         return Response(exposition.render(), media_type=CONTENT_TYPE_LATEST)
 
     return Litestar(
-        [home, ping_json, livez, readyz, healthcheck_json, metrics],
+        [home, ping_json, livez, readyz, healthcheck_json, metrics, *more],
         before_send=[_add_headers],
         exception_handlers={HTTPException: _refused, Exception: _failed},
         # The documentation pages that Litestar offers load scripts from a CDN.
@@ -114,7 +122,9 @@ def _json(body: bytes, status: HTTPStatus) -> Response[bytes]:
 
 
 def _refused(_request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
-    body = {"status": error.status_code, "detail": HTTPStatus(error.status_code).phrase}
+    # What Litestar says of a request may repeat it; what we say is for who asked.
+    detail = error.detail if isinstance(error, Refusal) else HTTPStatus(error.status_code).phrase
+    body = {"status": error.status_code, "detail": detail}
     return Response(
         msgspec.json.encode(body),
         status_code=error.status_code,

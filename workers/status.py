@@ -16,6 +16,8 @@ from redis.retry import Retry
 
 from events.errors import SettingsError
 from schema.connection import make_engine
+from workers.access import Access
+from workers.event_intake import EventIntake
 from workers.exposition import Exposition
 from workers.health import Health
 from workers.logs import configure_logs, get_logger
@@ -47,9 +49,10 @@ def run_status(settings: Settings, services: Services) -> None:
         client = _redis_client(services)
         health = Health(engine, services.broker_url, client, settings)
         exposition = Exposition(engine, services.broker_url, client, health, versions(settings))
+        intake = EventIntake(services.broker_url, Access(settings.tokens))
         server = uvicorn.Server(
             uvicorn.Config(
-                make_app(settings, health, exposition),
+                make_app(settings, health, exposition, more=[intake.handler()]),
                 log_config=None,
                 access_log=False,
                 server_header=False,
@@ -79,6 +82,7 @@ def run_status(settings: Settings, services: Services) -> None:
             server.run(sockets=[listener])
         finally:
             stopping.set()
+            intake.close()
             pings.join(PINGS_STOP_WITHIN_S)
 
 

@@ -1,0 +1,132 @@
+"""`POST /events` of a running status worker: what is accepted is with the broker; what is not, changed nothing."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+from pipeline import Pipeline, created
+from served import ANNA, APP, Served, bearer
+from stored import body
+
+from events.message import BATCH_TYPE, EVENT_TYPE
+from workers.access import ATTEMPTS_MAX
+from workers.event_intake import CONFIRMED_WITHIN_S
+from workers.http_binding import BODY_BYTES_MAX
+
+EVENT = {"content-type": EVENT_TYPE, **bearer(APP)}
+BATCH = {"content-type": BATCH_TYPE, **bearer(APP)}
+
+
+@pytest.fixture
+def served(redis_pipeline: Pipeline) -> Served:
+    return Served(redis_pipeline)
+
+
+def test_events_that_are_accepted_are_with_the_broker_and_are_recorded(pipeline: Pipeline) -> None:
+    """One, a batch, and one in binary mode; on either broker."""
+    served = Served(pipeline)
+    one, *many, last = (created(f"HT-{number}") for number in range(5))
+    answer = served.post("/events", content=body(one), headers=EVENT)
+    assert (answer.status_code, answer.json()) == (202, {"accepted": 1})
+    answer = served.post("/events", content=json.dumps(many), headers=BATCH)
+    assert (answer.status_code, answer.json()) == (202, {"accepted": 3})
+    data = last.pop("data")
+    attributes = {f"ce-{name}": value for name, value in last.items()}
+    answer = served.post("/events", json=data, headers={**attributes, **bearer(APP)})
+    assert (answer.status_code, answer.json()) == (202, {"accepted": 1})
+    assert pipeline.queue().ready >= 3
+    pipeline.start("recorder")
+    pipeline.recorded(5)
+    assert pipeline.one("select count(*) from \"case\" where reference like 'HT-%'") == 5
+
+
+def test_a_batch_with_one_malformed_event_is_refused_whole_and_nothing_is_published(
+    redis_pipeline: Pipeline, served: Served
+) -> None:
+    bad = {**created("HT-2"), "time": "yesterday"}
+    answer = served.post("/events", content=json.dumps([created("HT-1"), bad]), headers=BATCH)
+    assert answer.status_code == 400
+    assert [(fault["position"], fault["id"]) for fault in answer.json()["events"]] == [(2, bad["id"])]
+    assert redis_pipeline.queue().ready == 0
+
+
+def test_without_the_right_token_nothing_is_published_and_the_log_says_who_tried(
+    redis_pipeline: Pipeline, served: Served
+) -> None:
+    wrong = "wrong-wrong-wrong-wrong"
+    content = body(created("HT-1"))
+    kind = {"content-type": EVENT_TYPE}
+    statuses = [
+        served.post("/events", content=content, headers={**kind, **more}).status_code
+        for more in (
+            {},
+            {"authorization": APP},
+            {"authorization": f"Basic {APP}"},
+            {"authorization": "Bearer"},
+            bearer(wrong),
+            bearer(ANNA),
+        )
+    ]
+    assert statuses == [401, 401, 401, 401, 401, 403]
+    assert redis_pipeline.queue().ready == 0
+    said = served.worker.said()
+    assert said.count('"a request was refused"') == 6
+    assert '"who": "anna"' in said
+    assert '"address": "127.0.0.1"' in said
+    assert wrong not in said
+    assert APP not in said
+    assert served.post("/events", content=content, headers=EVENT).status_code == 202
+
+
+def test_who_fails_too_often_is_told_to_wait_and_fills_no_log_and_a_right_token_still_passes(served: Served) -> None:
+    answers = [served.post("/events", headers=bearer("wrong" * 5)) for _ in range(ATTEMPTS_MAX + 5)]
+    assert [answer.status_code for answer in answers[-6:]] == [401, 429, 429, 429, 429, 429]
+    assert int(answers[-1].headers["retry-after"]) > 0
+    assert served.worker.said().count('"a request was refused"') == ATTEMPTS_MAX
+    assert served.post("/events", content=body(created("HT-1")), headers=EVENT).status_code == 202
+
+
+def test_a_body_over_the_limit_is_refused_before_it_is_read(served: Served) -> None:
+    def endless() -> Iterator[bytes]:
+        for _ in range(BODY_BYTES_MAX // 65536 + 2):
+            yield b" " * 65536
+
+    too_long = {**BATCH, "content-length": str(BODY_BYTES_MAX + 1)}
+    port = int(served.url.rpartition(":")[2])
+    with socket.create_connection(("127.0.0.1", port)) as client:
+        head = "".join(f"{name}: {value}\r\n" for name, value in too_long.items())
+        client.sendall(f"POST /events HTTP/1.1\r\nhost: x\r\n{head}\r\n".encode())
+        client.settimeout(30)
+        assert client.recv(12) == b"HTTP/1.1 413"
+    answer = served.post("/events", content=endless(), headers=BATCH)
+    assert answer.status_code == 413
+    assert f"{BODY_BYTES_MAX:,}" in answer.json()["detail"]
+
+
+def test_while_the_broker_is_away_senders_are_told_to_come_again_and_every_other_page_answers(
+    tmp_path: Path, database_url: str, redis_url: str
+) -> None:
+    """Also where the broker takes the connection and says nothing."""
+    with socket.socket() as closed, socket.create_server(("127.0.0.1", 0), backlog=64) as silent:
+        closed.bind(("127.0.0.1", 0))
+        for way in (closed, silent):
+            away = f"amqp://127.0.0.1:{way.getsockname()[1]}"
+            pipeline = Pipeline(tmp_path, database_url, away, redis_url)
+            try:
+                served = Served(pipeline)
+                with ThreadPoolExecutor() as pool:
+                    waiting = pool.submit(served.post, "/events", content=body(created("HT-1")), headers=EVENT)
+                    assert served.get("/livez").status_code == 200
+                    assert served.get("/ping.json").status_code == 501
+                    answer: httpx.Response = waiting.result(CONFIRMED_WITHIN_S + 20)
+                assert answer.status_code == 503
+                assert int(answer.headers["retry-after"]) > 0
+                assert "same ids" in answer.json()["detail"]
+            finally:
+                pipeline.close()
