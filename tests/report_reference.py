@@ -1,0 +1,574 @@
+"""A second, slow and simple reading of RULES.md §6 and §7: what each of the thirteen reports must say.
+
+Written from the rules alone, on the plain dicts of `tests/reference.py`; it imports nothing of caselog, so it shares no
+mistake with it. Every report is computed from all logs, each time that it is asked for.
+
+Where the rules leave room, it takes them so:
+
+* The day of a callback is the day that it is booked for (`requires_action_at`), not the day on which it was booked.
+* A report of months has the month of `first`, the month of `last` and those between, whole.
+* By week (from Monday) or by month, a report of days adds up those of the days asked for that lie in it. How many
+  cases is counted over the whole week or month, and a mean is that of all its facts.
+* A group of which there is nothing to count has no row.
+* A cancelled timer did not stop: `handling_time` leaves it out. The cases are the different ones that its timers are
+  linked to. A timer counts also where the log that stopped it is suppressed.
+* The operator of `operator_volume` is the actor of a log in the role of operator or operator manager. That of
+  `handling_time` is the timer's actor, whoever it is.
+* `contacts_per_case`: a case counts under its category at its creation, and a contact under its category at the
+  contact, both in the month of the case's creation. Where no case was created under it, there is no quotient.
+* `provider_performance`: an assignment is one of the four codes; a split case keeps its provider and assigns nobody.
+  It lasts until the next one of its case, COI or MIS, and what became of it is what the case's columns said last in
+  that time. Rejected: COI, MIS, or closed and never accepted (as `state` says it). Closed: accepted and closed.
+* `next_outcome` is the code of the first later outcome, whoever it is by.
+* `attempt` is the case's `callback_attempt` after the log, for PCB too.
+* A callback or a complaint whose time is not up has missed nothing, and is not yet known to be within.
+* A complaint is known by its case and its name, and begins with its first COMPLAINT_CREATED; logs before that are
+  none of its. The letters are the first ones; nothing stands for a letter that was not sent, neither the closing nor
+  the voiding. COMPLAINT_CLOSED alone sets `closed_at`; to be opened again empties it and `voided`.
+* `billable_time` so far: of the timers that were stopped by this log or by one before it in the order of the case.
+* A context value that is null, or no time with an offset, is no deadline.
+* Reports with the same rows in another order are the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+from functools import cached_property
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import holidays
+from reference import ASSIGNMENTS, CALLBACKS, FACTS, Identity, Outcome
+
+Row = dict[str, Any]
+ALTERNATIVE_HELP = ("IRKB", "COSPF", "SPFN", "SPFM", "EDFF")
+_RESOLVED = """
+    TERM ABND PCB COPE DUPL INSUF IRCB DESP DECL IRKB MRCC NRES SAME COSPF SPFM EDFF SPFN CBSP MANALC MANREF RDSP REFSP
+    SPOR WROF REFDPA RELBD RSTR NOLA
+"""
+RESOLVED = frozenset(_RESOLVED.split())
+RESETS_CALLBACK = (*ASSIGNMENTS, *ALTERNATIVE_HELP, "CBC", "CALLBACK_COMPLETE")
+OPERATORS = ("operator", "operator_manager")
+DEADLINES = {"sla_15": 15, "sla_30": 30, "sla_120": 120, "sla_480": 480, "sla_72h": 4320}
+_BANK_HOLIDAYS = holidays.country_holidays("GB", subdiv="ENG")  # Wales has the same
+
+
+# --- §6: working time ---
+
+
+def after_working_minutes(moment: datetime, minutes: int, zone: ZoneInfo) -> datetime:
+    """So many minutes of the operators' hours after a moment."""
+    left, day = timedelta(minutes=minutes), moment.astimezone(zone).date()
+    while True:
+        if day.weekday() < 6 and day not in _BANK_HOLIDAYS:
+            opens = datetime.combine(day, time(9), zone)
+            closes = datetime.combine(day, time(20) if day.weekday() < 5 else time(12, 30), zone)
+            start = max(moment, opens).astimezone(UTC)
+            open_for = max(closes.astimezone(UTC) - start, timedelta())
+            if left <= open_for:
+                return start + left
+            left -= open_for
+        day += timedelta(days=1)
+
+
+def after_working_days(moment: datetime, days: int, zone: ZoneInfo) -> datetime:
+    """So many days that are neither Sundays nor bank holidays after a moment, at the same time of day."""
+    local = moment.astimezone(zone)
+    day = local.date()
+    while days > 0:
+        day += timedelta(days=1)
+        if day.weekday() != 6 and day not in _BANK_HOLIDAYS:
+            days -= 1
+    return datetime.combine(day, local.time(), zone)
+
+
+# --- the logs, as reports see them ---
+
+
+@dataclass(frozen=True)
+class _World:
+    """All that stands, and what is asked of it."""
+
+    outcome: Outcome
+    first: date
+    last: date
+    now: datetime
+    zone: ZoneInfo
+    by: str
+
+    def day(self, moment: datetime) -> date:
+        return moment.astimezone(self.zone).date()
+
+    def covers(self, moment: datetime) -> bool:
+        return self.first <= self.day(moment) <= self.last
+
+    def period(self, moment: datetime) -> date:
+        """The first day of the day, week or month."""
+        day = self.day(moment)
+        if self.by == "week":
+            return day - timedelta(days=day.weekday())
+        return day.replace(day=1) if self.by == "month" else day
+
+    @cached_property
+    def lives(self) -> list[list[Row]]:
+        """The unsuppressed logs of each case, in order: its creation before all others."""
+        lives: dict[str, list[Row]] = {}
+        for identity, log in self.outcome.logs.items():
+            if log["case"] is not None and not log["suppressed"]:
+                lives.setdefault(log["case"], []).append(log | {"identity": identity})
+        return [sorted(life, key=_place) for _, life in sorted(lives.items())]
+
+    @property
+    def logs(self) -> Iterator[Row]:
+        for life in self.lives:
+            yield from life
+
+    @cached_property
+    def stopped_by(self) -> dict[Identity, Row]:
+        """The log that stopped a timer, by the timer: the last that carries it, suppressed or not."""
+        last: dict[Identity, Row] = {}
+        for identity, log in sorted(self.outcome.logs.items(), key=lambda one: (one[1]["occurred_at"], *one[0])):
+            if log["timer"] is not None:
+                last[log["timer"]] = log | {"identity": identity}
+        return {
+            timer: log
+            for timer, log in last.items()
+            if self.outcome.timers[timer]["stopped_at"] is not None and not self.outcome.timers[timer]["cancelled"]
+        }
+
+
+def _place(log: Row) -> tuple[Any, ...]:
+    """Where a log comes in its case's order."""
+    created = log["code"] == "CASE_CREATED" and not log["suppressed"]
+    return (not created, log["occurred_at"], *log["identity"])
+
+
+def _is_outcome(log: Row) -> bool:
+    return bool(log["type"] == "outcome")
+
+
+def _moment(value: Any) -> datetime | None:
+    try:
+        moment = datetime.fromisoformat(value)
+    except (TypeError, ValueError):
+        return None
+    return moment if moment.tzinfo is not None else None
+
+
+Group = dict[tuple[Any, ...], list[Any]]
+
+
+def _groups(facts: Iterable[tuple[tuple[Any, ...], Any]]) -> Group:
+    groups: Group = {}
+    for key, fact in facts:
+        groups.setdefault(key, []).append(fact)
+    return groups
+
+
+def _mean(values: Iterable[timedelta | None]) -> float | None:
+    known = [value.total_seconds() for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+# --- §7: counts ---
+
+
+def _outcomes(world: _World) -> list[Row]:
+    groups = _groups(
+        (
+            (world.period(log["occurred_at"]), log["key"], log["code"], *_dimensions(log)),
+            log,
+        )
+        for log in world.logs
+        if _is_outcome(log) and world.covers(log["occurred_at"])
+    )
+    names = ("day", "key", "code", "category", "provider", "organisation", "source")
+    return [dict(zip(names, key, strict=True)) | {"outcomes": len(logs)} for key, logs in groups.items()]
+
+
+def _dimensions(log: Row) -> tuple[Any, ...]:
+    return (log["category"], log["provider"], log["organisation"], log["case_source"])
+
+
+def _contacts_per_case(world: _World) -> list[Row]:
+    groups = _groups(
+        ((month, log["category"]), log["code"] == "CASE_CREATED")
+        for life in world.lives
+        for month in [world.day(life[0]["occurred_at"]).replace(day=1)]
+        if world.first.replace(day=1) <= month <= world.last
+        for log in life
+        if log["code"] == "CASE_CREATED" or (_is_outcome(log) and FACTS[log["key"], log["code"]].stops_timer)
+    )
+    rows = []
+    for (month, category), created in groups.items():
+        cases, contacts = sum(created), len(created) - sum(created)
+        quotient = contacts / cases if cases else None
+        rows.append({"month": month, "category": category, "cases": cases, "contacts": contacts})
+        rows[-1]["contacts_per_case"] = quotient
+    return rows
+
+
+def _case_volume(world: _World) -> list[Row]:
+    groups = _groups(
+        ((world.period(log["occurred_at"]), log["case_source"], log["organisation"], log["category"]), log)
+        for log in world.logs
+        if log["code"] == "CASE_CREATED" and world.covers(log["occurred_at"])
+    )
+    return [
+        {
+            "day": day,
+            "source": source,
+            "organisation": organisation,
+            "category": category,
+            "cases": len(logs),
+            "web_callback_only": sum(
+                source == "WEB" and log["context"].get("eligibility_state") is None for log in logs
+            ),
+        }
+        for (day, source, organisation, category), logs in groups.items()
+    ]
+
+
+def _handling_time(world: _World) -> list[Row]:
+    groups = _groups(
+        ((world.period(timer["stopped_at"]), timer["actor"]), timer)
+        for timer in world.outcome.timers.values()
+        if timer["stopped_at"] is not None and not timer["cancelled"] and world.covers(timer["stopped_at"])
+    )
+    rows = []
+    for (day, operator), timers in groups.items():
+        seconds = sum(timer["seconds"] for timer in timers)
+        row = {"day": day, "operator": operator, "timers": len(timers), "seconds": seconds}
+        rows.append(row | {"mean_seconds": seconds / len(timers), "cases": len({timer["case"] for timer in timers})})
+    return rows
+
+
+def _operator_volume(world: _World) -> list[Row]:
+    groups = _groups(
+        ((world.period(log["occurred_at"]), log["actor"]), log)
+        for log in world.logs
+        if log["role"] in OPERATORS and world.covers(log["occurred_at"])
+        if log["code"] == "CASE_CREATED" or _is_outcome(log)
+    )
+    return [
+        {
+            "day": day,
+            "operator": operator,
+            "cases_created": sum(log["code"] == "CASE_CREATED" for log in logs),
+            "outcomes": sum(map(_is_outcome, logs)),
+            "assignments": sum(log["code"] in ASSIGNMENTS for log in logs),
+        }
+        for (day, operator), logs in groups.items()
+    ]
+
+
+def _provider_allocation(world: _World) -> list[Row]:
+    groups = _groups(
+        ((world.period(log["occurred_at"]), log["category"], log["provider"]), log)
+        for log in world.logs
+        if log["code"] in ("REFSP", "MANALC", "SPOR") and world.covers(log["occurred_at"])
+    )
+    return [
+        {"day": day, "category": category, "provider": provider, "assigned": len(logs)}
+        for (day, category, provider), logs in groups.items()
+    ]
+
+
+def _alternative_help(world: _World) -> list[Row]:
+    groups = _groups(
+        ((world.period(log["occurred_at"]), log["code"], log["category"]), log)
+        for log in world.logs
+        if log["code"] in ALTERNATIVE_HELP and world.covers(log["occurred_at"])
+    )
+    return [
+        {"day": day, "code": code, "category": category, "referrals": len(logs)}
+        for (day, code, category), logs in groups.items()
+    ]
+
+
+# --- §7: providers ---
+
+
+def _provider_performance(world: _World) -> list[Row]:
+    groups = _groups(
+        ((world.period(one["assigned"]), one["provider"]), one)
+        for life in world.lives
+        for one in _assignments(life)
+        if world.covers(one["assigned"])
+    )
+    rows = []
+    for (day, provider), ones in groups.items():
+        row = {
+            "day": day,
+            "provider": provider,
+            "assigned": len(ones),
+            "viewed": sum(one["viewed"] is not None for one in ones),
+            "accepted": sum(one["accepted"] is not None for one in ones),
+            "rejected": sum(
+                one["sent_back"] or (one["closed"] is not None and one["accepted"] is None) for one in ones
+            ),
+            "closed": sum(one["accepted"] is not None and one["closed"] is not None for one in ones),
+        }
+        row["mean_seconds_to_view"] = _mean(_between(one["assigned"], one["viewed"]) for one in ones)
+        row["mean_seconds_to_accept"] = _mean(_between(one["assigned"], one["accepted"]) for one in ones)
+        row["mean_seconds_to_close"] = _mean(_between(one["accepted"], one["closed"]) for one in ones)
+        rows.append(row)
+    return rows
+
+
+def _between(start: datetime | None, end: datetime | None) -> timedelta | None:
+    return None if start is None or end is None else end - start
+
+
+def _assignments(life: list[Row]) -> list[Row]:
+    assignments: list[Row] = []
+    one: Row | None = None
+    for log in life:
+        key, code, at = log["key"], log["code"], log["occurred_at"]
+        if code in ASSIGNMENTS:
+            one = {"provider": log["context"]["provider"], "assigned": at, "viewed": None, "accepted": None}
+            one |= {"closed": None, "sent_back": False}
+            assignments.append(one)
+        elif one is None:
+            continue
+        elif code == "CASE_VIEWED":
+            if log["role"] == "specialist" and log["actor_provider"] == one["provider"]:
+                one["viewed"] = one["viewed"] or at
+        elif code == "SPOP":
+            one |= {"accepted": one["accepted"] or at, "closed": None}
+        elif code in ("MIS-OOS", "MIS-MEANS", "MERI", "CLOT", "CLSP", "DREFER") or (key, code) == (
+            "reject_case",
+            "DUPL",
+        ):
+            one["closed"] = at
+        elif code == "REOPEN":
+            one["closed"] = None
+        elif code in ("COI", "MIS"):
+            one["sent_back"] = True
+            one = None
+    return assignments
+
+
+# --- §7: callbacks ---
+
+
+def _callbacks(world: _World) -> list[Row]:
+    return [row for row in _all_callbacks(world) if world.covers(row["window_start"])]
+
+
+def _all_callbacks(world: _World) -> Iterator[Row]:
+    for life in world.lives:
+        for position, log in enumerate(life):
+            if log["code"] == "CB1":
+                yield _callback(log, life[position + 1 :], world)
+
+
+def _callback(cb1: Row, later: list[Row], world: _World) -> Row:
+    start = _moment(cb1["context"]["requires_action_at"])
+    assert start is not None
+    end = start + timedelta(minutes=30)
+    deadline = {
+        name: _moment(cb1["context"].get(name)) or after_working_minutes(start, minutes, world.zone)
+        for name, minutes in DEADLINES.items()
+    }
+    contacts = [
+        log["occurred_at"]
+        for log in later
+        if log["role"] in OPERATORS and log["level"] >= 29 and log["type"] in ("outcome", "event")
+    ]
+    outcomes = [log["code"] for log in later if _is_outcome(log)]
+    calls = [log["occurred_at"] for log in later if log["code"] == "CALL_STARTED"]
+    resolutions = [log["occurred_at"] for log in later if log["code"] in RESOLVED]
+    row = {
+        "reference": cb1["case"],
+        "source": cb1["case_source"],
+        "organisation": cb1["organisation"],
+        "window_start": start,
+        "window_end": end,
+        "first_contact_at": contacts[0] if contacts else None,
+        "next_outcome": outcomes[0] if outcomes else None,
+        "call_started_at": calls[0] if calls else None,
+        "resolved_at": resolutions[0] if resolutions else None,
+    }
+    if cb1["case_source"] in ("WEB", "PHONE"):
+        row["missed_sla_1"] = not start <= contacts[0] <= end if contacts else world.now > end
+        row["missed_sla_2"] = _is_late(row["resolved_at"], deadline["sla_72h"], world.now)
+    else:
+        row["missed_sla_1"] = _is_late(row["call_started_at"], deadline["sla_120"], world.now)
+        row["missed_sla_2"] = _is_late(row["resolved_at"], deadline["sla_480"], world.now)
+    return row
+
+
+def _is_late(happened: datetime | None, deadline: datetime, now: datetime) -> bool:
+    return (now if happened is None else happened) > deadline
+
+
+def _callback_sla(world: _World) -> list[Row]:
+    groups = _groups(
+        ((world.period(row["window_start"]), row["source"], row["organisation"]), row)
+        for row in _all_callbacks(world)
+        if world.covers(row["window_start"])
+    )
+    rows = []
+    for (day, source, organisation), callbacks in groups.items():
+        missed = sum(row["missed_sla_1"] for row in callbacks)
+        rows.append(
+            {
+                "day": day,
+                "source": source,
+                "organisation": organisation,
+                "callbacks": len(callbacks),
+                "missed_sla_1": missed,
+                "missed_sla_2": sum(row["missed_sla_2"] for row in callbacks),
+                "within_sla_1_percent": 100 * (len(callbacks) - missed) / len(callbacks),
+            }
+        )
+    return rows
+
+
+def _callback_progression(world: _World) -> list[Row]:
+    rows = []
+    for life in world.lives:
+        attempt = 0
+        for log in life:
+            if log["code"] in RESETS_CALLBACK:
+                attempt = 0
+            if log["code"] not in CALLBACKS:
+                continue
+            attempt += 1
+            at = _moment(log["context"]["requires_action_at"])
+            assert at is not None
+            if world.covers(at):
+                rows.append(
+                    {
+                        "reference": log["case"],
+                        "callback_at": at,
+                        "slot": at.astimezone(world.zone).strftime("%H:%M"),
+                        "source": log["case_source"],
+                        "code": log["code"],
+                        "attempt": attempt,
+                        "logged_at": log["occurred_at"],
+                    }
+                )
+    return rows
+
+
+# --- §7: complaints ---
+
+
+def _complaints(world: _World) -> list[Row]:
+    rows: list[Row] = []
+    for life in world.lives:
+        its: dict[str | None, Row] = {}
+        for log in life:
+            if log["key"] == "complaint":
+                _follow(its, log)
+        rows.extend(its.values())
+    rows = [row for row in rows if world.covers(row["created_at"])]
+    for row in rows:
+        within = {"within_holding_sla": ("holding_letter_at", 1), "within_sla": ("full_response_at", 15)}
+        for name, (sent, days) in within.items():
+            deadline = after_working_days(row["created_at"], days, world.zone)
+            if row[sent] is not None:
+                row[name] = row[sent] <= deadline
+            else:
+                row[name] = False if world.now > deadline else None
+    return rows
+
+
+def _follow(its: dict[str | None, Row], log: Row) -> None:
+    """What a log does to the complaint that it names."""
+    name, code, at = log["context"].get("complaint"), log["code"], log["occurred_at"]
+    if code == "COMPLAINT_CREATED" and name not in its:
+        its[name] = {
+            "reference": log["case"],
+            "complaint": name,
+            "owner": None,
+            "created_at": at,
+            "holding_letter_at": None,
+            "full_response_at": None,
+        }
+    if name not in its:
+        return
+    complaint = its[name]
+    if code in ("COMPLAINT_CREATED", "COMPLAINT_REOPENED"):
+        complaint |= {"closed_at": None, "voided": False}
+    elif code == "OWNER_SET":
+        complaint["owner"] = log["context"].get("owner") or complaint["owner"]
+    elif code == "HOLDING_LETTER_SENT":
+        complaint["holding_letter_at"] = complaint["holding_letter_at"] or at
+    elif code == "FULL_RESPONSE_SENT":
+        complaint["full_response_at"] = complaint["full_response_at"] or at
+    elif code == "COMPLAINT_CLOSED":
+        complaint["closed_at"] = at
+    elif code == "COMPLAINT_VOID":
+        complaint["voided"] = True
+
+
+# --- §7: the extract ---
+
+
+def _outcome_extract(world: _World) -> list[Row]:
+    rows = []
+    for life in world.lives:
+        stops = [log for log in world.stopped_by.values() if log["case"] == life[0]["case"]]
+        for log in life:
+            if not (_is_outcome(log) and world.covers(log["occurred_at"])):
+                continue
+            seconds = {stop["identity"]: world.outcome.timers[stop["timer"]]["seconds"] for stop in stops}
+            so_far = [stop["identity"] for stop in stops if _place(stop) <= _place(log)]
+            rows.append(
+                {
+                    "reference": log["case"],
+                    "time": log["occurred_at"],
+                    "key": log["key"],
+                    "code": log["code"],
+                    "actor": log["actor"],
+                    "category": log["category"],
+                    "provider": log["provider"],
+                    "organisation": log["organisation"],
+                    "source": log["case_source"],
+                    "timer_seconds": seconds.get(log["identity"]),
+                    "billable_time": sum(seconds[stop] for stop in so_far),
+                }
+            )
+    return rows
+
+
+REPORTS: dict[str, Callable[[_World], list[Row]]] = {
+    "outcomes": _outcomes,
+    "contacts_per_case": _contacts_per_case,
+    "case_volume": _case_volume,
+    "handling_time": _handling_time,
+    "operator_volume": _operator_volume,
+    "provider_allocation": _provider_allocation,
+    "provider_performance": _provider_performance,
+    "alternative_help": _alternative_help,
+    "callbacks": _callbacks,
+    "callback_sla": _callback_sla,
+    "callback_progression": _callback_progression,
+    "complaints": _complaints,
+    "outcome_extract": _outcome_extract,
+}
+OF_DAYS = [
+    name
+    for name, its in REPORTS.items()
+    if its not in (_contacts_per_case, _callbacks, _callback_progression, _complaints, _outcome_extract)
+]
+"""Those whose first column is a day; only these are also by week and by month."""
+
+
+def report(
+    name: str,
+    outcome: Outcome,
+    *,
+    first: date,
+    last: date,
+    now: datetime,
+    zone: str = "Europe/London",
+    by: str = "day",
+) -> list[Row]:
+    """The rows of a report, in no order. By week or by month, the column `day` has its first day."""
+    return REPORTS[name](_World(outcome, first, last, now, ZoneInfo(zone), by))
