@@ -18,13 +18,14 @@ Where the rules leave room, it takes them so:
   contact, both in the month of the case's creation. Where no case was created under it, there is no quotient.
 * `provider_performance`: an assignment is one of the four codes; a split case keeps its provider and assigns nobody.
   It lasts until the next one of its case, COI or MIS, and what became of it is what the case's columns said last in
-  that time. Rejected: COI, MIS, or closed and never accepted (as `state` says it). Closed: accepted and closed.
+  that time. It is rejected or closed by what last closed it: an event `reject_case` (COI and MIS are) or another one.
 * `next_outcome` is the code of the first later outcome, whoever it is by.
 * `attempt` is the case's `callback_attempt` after the log, for PCB too.
-* A callback or a complaint whose time is not up has missed nothing, and is not yet known to be within.
-* A complaint is known by its case and its name, and begins with its first COMPLAINT_CREATED; logs before that are
-  none of its. The letters are the first ones; nothing stands for a letter that was not sent, neither the closing nor
-  the voiding. COMPLAINT_CLOSED alone sets `closed_at`; to be opened again empties it and `voided`.
+* A callback whose time is not up has missed nothing, and a complaint whose time is not up is within it.
+* A complaint is known by its case and its name, and begins with the log that first opens it (§5); logs before that are
+  none of its. The owner is `context.owner`, whatever the complaint's event. The letters are the first ones; nothing
+  stands for a letter that was not sent, neither the closing nor the voiding. What ends a complaint (§5) sets
+  `closed_at`; to be opened again empties it and `voided`.
 * `billable_time` so far: of the timers that were stopped by this log or by one before it in the order of the case.
 * A context value that is null, or no time with an offset, is no deadline.
 * Reports with the same rows in another order are the same.
@@ -306,10 +307,8 @@ def _provider_performance(world: _World) -> list[Row]:
             "assigned": len(ones),
             "viewed": sum(one["viewed"] is not None for one in ones),
             "accepted": sum(one["accepted"] is not None for one in ones),
-            "rejected": sum(
-                one["sent_back"] or (one["closed"] is not None and one["accepted"] is None) for one in ones
-            ),
-            "closed": sum(one["accepted"] is not None and one["closed"] is not None for one in ones),
+            "rejected": sum(one["rejected"] for one in ones),
+            "closed": sum(one["closed"] is not None for one in ones),
         }
         row["mean_seconds_to_view"] = _mean(_between(one["assigned"], one["viewed"]) for one in ones)
         row["mean_seconds_to_accept"] = _mean(_between(one["assigned"], one["accepted"]) for one in ones)
@@ -322,14 +321,15 @@ def _between(start: datetime | None, end: datetime | None) -> timedelta | None:
     return None if start is None or end is None else end - start
 
 
-def _assignments(life: list[Row]) -> list[Row]:
+def _assignments(life: list[Row]) -> list[Row]:  # noqa: C901 - the table of §5, row by row
+    """What became of each stay with a provider."""
     assignments: list[Row] = []
     one: Row | None = None
     for log in life:
         key, code, at = log["key"], log["code"], log["occurred_at"]
         if code in ASSIGNMENTS:
             one = {"provider": log["context"]["provider"], "assigned": at, "viewed": None, "accepted": None}
-            one |= {"closed": None, "sent_back": False}
+            one |= {"closed": None, "rejected": False}
             assignments.append(one)
         elif one is None:
             continue
@@ -337,17 +337,15 @@ def _assignments(life: list[Row]) -> list[Row]:
             if log["role"] == "specialist" and log["actor_provider"] == one["provider"]:
                 one["viewed"] = one["viewed"] or at
         elif code == "SPOP":
-            one |= {"accepted": one["accepted"] or at, "closed": None}
-        elif code in ("MIS-OOS", "MIS-MEANS", "MERI", "CLOT", "CLSP", "DREFER") or (key, code) == (
-            "reject_case",
-            "DUPL",
-        ):
-            one["closed"] = at
+            one |= {"accepted": one["accepted"] or at, "closed": None, "rejected": False}
+        elif code in ("CLSP", "DREFER"):
+            one |= {"closed": at, "rejected": False}
         elif code == "REOPEN":
-            one["closed"] = None
-        elif code in ("COI", "MIS"):
-            one["sent_back"] = True
-            one = None
+            one |= {"closed": None, "rejected": False}
+        elif key == "reject_case":
+            one |= {"closed": None, "rejected": True}
+            if code in ("COI", "MIS"):
+                one = None
     return assignments
 
 
@@ -471,17 +469,15 @@ def _complaints(world: _World) -> list[Row]:
         within = {"within_holding_sla": ("holding_letter_at", 1), "within_sla": ("full_response_at", 15)}
         for name, (sent, days) in within.items():
             deadline = after_working_days(row["created_at"], days, world.zone)
-            if row[sent] is not None:
-                row[name] = row[sent] <= deadline
-            else:
-                row[name] = False if world.now > deadline else None
+            row[name] = not _is_late(row[sent], deadline, world.now)
     return rows
 
 
 def _follow(its: dict[str | None, Row], log: Row) -> None:
     """What a log does to the complaint that it names."""
     name, code, at = log["context"].get("complaint"), log["code"], log["occurred_at"]
-    if code == "COMPLAINT_CREATED" and name not in its:
+    opens = code in ("COMPLAINT_CREATED", "COMPLAINT_REOPENED")
+    if opens and name not in its:
         its[name] = {
             "reference": log["case"],
             "complaint": name,
@@ -493,18 +489,15 @@ def _follow(its: dict[str | None, Row], log: Row) -> None:
     if name not in its:
         return
     complaint = its[name]
-    if code in ("COMPLAINT_CREATED", "COMPLAINT_REOPENED"):
+    complaint["owner"] = log["context"].get("owner") or complaint["owner"]
+    if opens:
         complaint |= {"closed_at": None, "voided": False}
-    elif code == "OWNER_SET":
-        complaint["owner"] = log["context"].get("owner") or complaint["owner"]
     elif code == "HOLDING_LETTER_SENT":
         complaint["holding_letter_at"] = complaint["holding_letter_at"] or at
     elif code == "FULL_RESPONSE_SENT":
         complaint["full_response_at"] = complaint["full_response_at"] or at
-    elif code == "COMPLAINT_CLOSED":
-        complaint["closed_at"] = at
-    elif code == "COMPLAINT_VOID":
-        complaint["voided"] = True
+    elif code in ("COMPLAINT_CLOSED", "COMPLAINT_VOID"):
+        complaint |= {"closed_at": at, "voided": code == "COMPLAINT_VOID"}
 
 
 # --- §7: the extract ---
