@@ -31,6 +31,7 @@ OPERATORS: Final = frozenset({Role.OPERATOR.value, Role.OPERATOR_MANAGER.value})
 _CALL_STARTED: Final = "CALL_STARTED"
 _COMPLAINT: Final = "complaint"
 _REJECTING: Final = "reject_case"
+_CLOSING: Final = "close_case"
 _OPENING: Final = ("COMPLAINT_CREATED", "COMPLAINT_REOPENED")
 _ENDING: Final = ("COMPLAINT_CLOSED", "COMPLAINT_VOID")
 _CONTACTS: Final = frozenset({LogType.OUTCOME.value, LogType.EVENT.value})
@@ -105,7 +106,8 @@ def matters(log: Log, case: CaseState) -> bool:
     """Whether a log may change the facts of its case by what it says. `case` is as folded with it, or later."""
     if log.suppressed:
         return False
-    if log.key == _COMPLAINT or log.code in ASSIGNMENT_CODES:
+    # Closed again at the very moment of the closing before, a case is as it was, and perhaps no longer rejected.
+    if log.key in (_COMPLAINT, _REJECTING, _CLOSING) or log.code in ASSIGNMENT_CODES:
         return True
     return case.called_back and (
         log.type == LogType.OUTCOME.value
@@ -209,12 +211,14 @@ class FactsFold:
         if case.provider_assigned_at != stay.assigned_at:  # sent back, or given to another one by other means
             self._assignment = None
             if log.key == _REJECTING:
-                stay.rejected_at = log.occurred_at
+                stay.rejected_at, stay.closed_at = log.occurred_at, None
             return
         stay.viewed_at, stay.accepted_at = case.provider_viewed, case.provider_accepted
         if case.provider_closed is None:
             stay.closed_at = stay.rejected_at = None
-        elif case.provider_closed != closed_before:
+        elif case.provider_closed != closed_before or (
+            log.key in (_REJECTING, _CLOSING) and case.provider_closed == log.occurred_at
+        ):
             rejected = log.key == _REJECTING
             stay.rejected_at = case.provider_closed if rejected else None
             stay.closed_at = None if rejected else case.provider_closed

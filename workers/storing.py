@@ -6,6 +6,7 @@ from sqlalchemy import Connection
 
 from events import facts
 from events.fold import Plan, World
+from events.state import CaseState, Log
 from schema import parking, store
 from schema.reports import outbox
 from schema.reports.tally import ReportTally
@@ -46,8 +47,14 @@ def _moved_cases(plan: Plan, world: World) -> set[str]:
     moved = {log.case for _, log in plan.rewritten if log.case is not None}
     for log in plan.logs:
         if log.case is not None and log.case not in moved:
-            # A late event may leave its case as it was, and yet be the first contact after a callback.
+            # A late event may leave its case as it was, and yet be the first contact after a callback, or belong to
+            # a stay with a provider that was over.
+            before = world.cases.get(log.case)
             case = plan.cases.get(log.case) or world.cases[log.case]
-            if facts.matters(log, case):
+            if facts.matters(log, case) or _is_late(log, before):
                 moved.add(log.case)
     return moved | {name for name, case in plan.cases.items() if facts.moved(world.cases.get(name), case)}
+
+
+def _is_late(log: Log, before: CaseState | None) -> bool:
+    return before is not None and before.last_log is not None and log.order_key < before.last_log
