@@ -170,3 +170,69 @@ def deliveries(draw: st.DrawFn, events: list[Json]) -> list[list[Json]]:
     """The events in any order, some of them twice, split into batches anywhere."""
     again = draw(st.lists(st.sampled_from(events), max_size=6)) if events else []
     return draw(batches(draw(st.permutations(events + again))))
+
+
+# --- what reports of single cases are made of: much of it in little time, so that it meets in every order ---
+
+_MOMENTS: Final = [START + offset for offset in (*_OFFSETS, timedelta(days=3), timedelta(days=5, hours=2))]
+_DUE: Final = ("2026-06-30T09:00:00Z", "2026-06-30T08:00:00.5Z", "2026-07-03T17:00:00Z", "2026-07-04T23:30:00Z")
+_GIVEN_DEADLINES: Final = ("2026-06-30T09:00:00Z", "2026-07-01T10:00:00+01:00", None, "soon", 7)
+_CALLING: Final = [
+    *[("call_me_back", code) for code in ("CB1", "CB1", "CB2", "PCB")],
+    *[("case", code) for code in ("CALL_STARTED", "CALL_STARTED", "CASE_VIEWED", "CASE_ORGANISATION_SET")],
+    *[("stop_call_me_back", "CBC"), ("change_category", "CATEGORY_CHANGED"), ("suspend_case", "TERM")],
+    *[("suspend_case", "MRNB"), ("alternative_help", "IRKB"), ("timer", "TIMER_STARTED"), ("timer", "TIMER_STARTED")],
+]
+_PROVIDING: Final = [
+    *[("assign_to_provider", code) for code in ("REFSP", "REFSP", "MANREF")],
+    *[("accept_case", "SPOP"), ("open_case", "CASE_VIEWED"), ("case", "CASE_VIEWED"), ("close_case", "CLSP")],
+    *[("reject_case", code) for code in ("COI", "MIS", "MERI", "DUPL")],
+    *[("reopen_case", "REOPEN"), ("split_case", "REF-INT")],
+]
+_COMPLAINING: Final = [("complaint", code) for code in _CODES["complaint"]]
+_DEEDS: Final = [_CALLING, _PROVIDING, _PROVIDING, _COMPLAINING, [*_CALLING, *_PROVIDING, *_COMPLAINING]]
+_ABLE: Final[list[Json]] = [
+    {"id": "op-1", "role": "operator"},
+    {"id": "op-1", "role": "operator"},
+    {"id": "Op-2", "role": "operator"},
+    {"id": "boss", "role": "operator_manager"},
+    {"id": "anna", "role": "specialist", "provider": "prov-1"},
+    {"id": "ben", "role": "specialist", "provider": "prov-2"},
+]
+_TOLD: Final[dict[str, st.SearchStrategy[Json]]] = {
+    "call_me_back": _merged(
+        st.sampled_from(_DUE).map(lambda due: {"requires_action_at": due}),
+        *[_optional(name, st.sampled_from(_GIVEN_DEADLINES)) for name in ("sla_120", "sla_480", "sla_72h")],
+    ),
+    "complaint": _merged(
+        _optional("complaint", st.sampled_from(["c-1", None])), _optional("owner", st.sampled_from(["olga", "oskar"]))
+    ),
+    "assign_to_provider": st.sampled_from([{"provider": "prov-1"}, {"provider": "prov-2"}]),
+    "change_category": st.just({"new_category": "housing"}),
+    "case": st.just({"organisation": "org-2"}),
+}
+
+
+@st.composite
+def report_event_sets(draw: st.DrawFn) -> list[Json]:
+    """Callbacks, complaints, providers and timers of two cases, each event by somebody who may do it; in no order."""
+    bodies = []
+    for case in CASES[:2]:
+        at = draw(st.sampled_from([EARLY, EARLY, EARLY, START]))
+        data: Json = {"code": "CASE_CREATED", "context": draw(_CREATION.filter(lambda c: c.get("source") != "FAX"))}
+        bodies.append({"type": "case", "subject": case, "time": at.isoformat(), "data": data})
+    deeds = draw(st.sampled_from(_DEEDS))
+    for _ in range(draw(st.integers(1, 20))):
+        key, code = draw(st.sampled_from(deeds))
+        allowed = FACTS[key, code].selectable_by
+        actor = draw(st.sampled_from([a for a in _ABLE if not allowed or a["role"] in allowed]))
+        body: Json = {"type": key, "time": draw(st.sampled_from(_MOMENTS)).isoformat()}
+        if key != "timer":
+            body["subject"] = draw(st.sampled_from([CASES[0], CASES[0], CASES[1]]))
+        context = draw(_TOLD.get(key, st.just({})))
+        bodies.append(body | {"data": {"code": code, "actor": actor, "context": context}})
+    ids = draw(st.permutations(range(1, len(bodies) + 1)))
+    return [
+        {"specversion": "1.0", "id": str(id_), "source": "/portal", **body}
+        for id_, body in zip(ids, bodies, strict=True)
+    ]

@@ -1,0 +1,358 @@
+"""Each of the thirteen reports says what the independent reading of RULES.md §6 and §7 says, however events arrive."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from proof import RULES, add_up_reports, assert_verified, uncounted
+from reference import Outcome, fold_all
+from report_reference import REPORTS
+from report_rows import By, asked, assert_reports, assert_same_rows, expected
+from sqlalchemy import Engine
+from stored import body, dump
+from stories import Worked, picked, told
+from strategies import START, deliveries, event_sets, report_event_sets
+from worked_cases import WORKED
+
+from events.message import decode
+from events.registry import autodiscover, event_registry
+from schema import mending
+from schema.connection import make_engine
+from schema.mending import Filter
+from schema.reports import facts
+from schema.reports.finding import get_report
+from workers.aggregating import Aggregator
+from workers.mending import requeue
+from workers.rebuild import rebuild
+from workers.recording import Recording
+from workers.simulate import simulate
+from workers.verify import Verification
+
+Json = dict[str, Any]
+TESTS = Path(__file__).parents[1]
+EVER: Json = {"first": date(2020, 1, 1), "last": date(2030, 12, 31)}
+NOW = datetime(2027, 1, 1, 12, tzinfo=UTC)
+TABLES = 'log, "case", timer, dead_letter, parked, report_outbox, report_sum, callback, complaint, assignment, audit'
+# An aggregator that is killed when a block's sums are added up and its facts written, but nothing is committed.
+KILLED = """
+import os, signal, sys
+from proof import add_up_reports
+from events.registry import autodiscover
+from schema.reports import facts
+
+replace = facts.replace_facts
+facts.replace_facts = lambda *given: (replace(*given), os.kill(os.getpid(), signal.SIGKILL))
+autodiscover()
+add_up_reports(sys.argv[1])
+"""
+
+
+@pytest.fixture
+def engine(database_url: str) -> Iterator[Engine]:
+    engine = make_engine(database_url, connections=4)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def recording(engine: Engine) -> Recording:
+    autodiscover()
+    return Recording(engine, event_registry, RULES)
+
+
+def record(recording: Recording, *batches: list[Json]) -> None:
+    for batch in batches:
+        recording.record([decode(body(*batch))])
+
+
+def in_batches(events: list[Json], rng: random.Random) -> Iterator[list[Json]]:
+    at = 0
+    while at < len(events):
+        size = rng.choice([1, 2, 5, 20, 100])
+        yield events[at : at + size]
+        at += size
+
+
+def in_order(events: list[Json], _rng: random.Random) -> list[Json]:
+    return events
+
+
+def shuffled(events: list[Json], rng: random.Random) -> list[Json]:
+    return rng.sample(events, len(events))
+
+
+def shuffled_and_twice(events: list[Json], rng: random.Random) -> list[Json]:
+    return shuffled([*events, *rng.sample(events, len(events) // 3)], rng)
+
+
+def as_worked() -> list[Json]:
+    """All worked cases in one history, each with cases and people of its own."""
+    return [
+        _renamed(event, f".{number}")
+        for number, worked in enumerate(WORKED)
+        for event in told(worked.story, f"worked-{number}")
+    ]
+
+
+def _renamed(event: Json, suffix: str) -> Json:
+    actor = event["data"]["actor"]
+    renamed = event | {"data": event["data"] | {"actor": actor | {"id": actor["id"] + suffix}}}
+    return renamed | ({"subject": event["subject"] + suffix} if "subject" in event else {})
+
+
+def a_history() -> list[Json]:
+    return [*simulate(60, 5), *as_worked()]
+
+
+def assert_reports_over_many_periods(engine: Engine, outcome: Outcome) -> None:
+    """All in one go, a day, weeks in which the clocks change, whole weeks and months; then and much later."""
+    early = datetime(2026, 3, 2, 11, 0, tzinfo=UTC)
+    with engine.connect() as db:
+        assert_reports(db, outcome, **EVER, now=NOW)
+        assert_reports(db, outcome, **EVER, now=early)
+        assert_reports(db, outcome, **EVER, now=NOW, by="day")
+        assert_reports(db, outcome, **EVER, now=NOW, by="week")
+        assert_reports(db, outcome, **EVER, now=early, by="month")
+        for first, last in (
+            (date(2026, 3, 2), date(2026, 3, 2)),
+            (date(2026, 7, 6), date(2026, 7, 6)),
+            (date(2025, 1, 7), date(2025, 1, 7)),
+            (date(2026, 3, 25), date(2026, 4, 1)),
+            (date(2026, 10, 24), date(2026, 10, 26)),
+        ):
+            assert_reports(db, outcome, first=first, last=last, now=NOW)
+            assert_reports(db, outcome, first=first, last=last, now=NOW, by="week")
+            assert_reports(db, outcome, first=first, last=last, now=NOW, by="month")
+
+
+@pytest.mark.parametrize("worked", WORKED, ids=lambda worked: worked.law)
+def test_the_oracle_says_of_a_worked_case_what_was_worked_out_by_hand(worked: Worked) -> None:
+    """Compared without an order: the oracle has none."""
+    first, last = worked.days
+    rows = expected(worked.report, fold_all(told(worked.story)), first=first, last=last, now=worked.moment)
+    assert len(rows) == len(worked.rows)
+    for wanted in worked.rows:
+        assert any(picked([row], [wanted]) == [wanted] for row in rows), (wanted, rows)
+
+
+def test_reports_say_of_worked_cases_what_was_worked_out_by_hand(
+    engine: Engine, recording: Recording, database_url: str
+) -> None:
+    for worked in WORKED:
+        empty(database_url)
+        record(recording, told(worked.story))
+        add_up_reports(database_url)
+        first, last = worked.days
+        with engine.connect() as db:
+            rows = asked(db, worked.report, first=first, last=last, now=worked.moment)
+        assert picked(rows, worked.rows) == worked.rows, worked.law
+
+
+def empty(database_url: str) -> None:
+    with psycopg.connect(database_url) as db:
+        for table in TABLES.split(", "):
+            db.execute(f"delete from {table}".encode())
+
+
+@pytest.mark.parametrize("delivered", [in_order, shuffled, shuffled_and_twice])
+def test_whatever_the_order_the_duplicates_and_the_batches_reports_are_those_of_the_oracle(
+    delivered: Callable[[list[Json], random.Random], list[Json]],
+    engine: Engine,
+    recording: Recording,
+    database_url: str,
+) -> None:
+    """Now and then the aggregator has a go in between, on a half-told history."""
+    rng, events = random.Random(delivered.__name__), a_history()
+    for number, batch in enumerate(in_batches(delivered(events, rng), rng)):
+        record(recording, batch)
+        if number % 5 == 0:
+            add_up_reports(database_url)
+    settle(recording, database_url)
+    assert_reports_over_many_periods(engine, fold_all(events))
+
+
+def settle(recording: Recording, database_url: str) -> None:
+    """What was parked before its case is recorded; then everything is added up."""
+    while True:
+        with psycopg.connect(database_url) as db:
+            db.execute("update parked set due_at = now()")
+        if recording.retry_parked().recorded == 0:
+            break
+    add_up_reports(database_url)
+
+
+# Each example is a delivery of its own into an emptied database.
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data(), events=st.one_of(*[report_event_sets()] * 4, event_sets(settled=True)))
+def test_of_any_events_delivered_in_any_way_reports_are_those_of_the_oracle(
+    data: st.DataObject, events: list[Json], engine: Engine, recording: Recording, database_url: str
+) -> None:
+    empty(database_url)
+    delivered = data.draw(deliveries(events))
+    if data.draw(st.booleans()):  # one by one
+        delivered = [[event] for batch in delivered for event in batch]
+    for batch in delivered:
+        record(recording, batch)
+        if data.draw(st.integers(0, 3)):
+            Aggregator(engine, event_registry, RULES).add_all_up()
+    settle(recording, database_url)
+    outcome = fold_all(events)
+    days = st.dates(date(2026, 6, 28), date(2026, 7, 8))
+    first, last = sorted([data.draw(days), data.draw(days)])
+    now = START + timedelta(minutes=data.draw(st.integers(0, 9 * 24 * 60)))
+    by: By | None = data.draw(st.sampled_from([None, "day", "week", "month"]))
+    with engine.connect() as db:
+        assert_reports(db, outcome, **EVER, now=now)
+        assert_reports(db, outcome, first=first, last=last, now=now, by=by)
+
+
+def test_late_events_are_in_the_reports_as_if_they_had_come_in_time(
+    engine: Engine, recording: Recording, database_url: str
+) -> None:
+    """Every third event comes when all the others are recorded and added up."""
+    events = a_history()
+    record(recording, [event for number, event in enumerate(events) if number % 3])
+    settle(recording, database_url)
+    record(recording, events[::3])
+    settle(recording, database_url)
+    assert_reports_over_many_periods(engine, fold_all(events))
+
+
+DEEDS = ["case/CASE_VIEWED", "open_case/CASE_VIEWED", "accept_case/SPOP", "close_case/CLSP", "reject_case/MERI"]
+
+
+@pytest.mark.parametrize("ended_by", ["anna@prov-1 reject_case/COI", "op-1 assign_to_provider/REFSP provider=prov-2"])
+def test_what_a_provider_did_is_in_the_report_though_it_is_told_after_the_stay_was_over(
+    ended_by: str, engine: Engine, recording: Recording, database_url: str
+) -> None:
+    """The cases are as they were: their columns are of the stay that follows, or empty."""
+    stays = f"""
+        %(case)s 2026-03-02T09:00 op-1 case/CASE_CREATED
+        %(case)s 2026-03-02T10:00 op-1 assign_to_provider/REFSP provider=prov-1
+        %(case)s 2026-03-02T11:00 {ended_by}
+    """
+    in_time = [event for deed in DEEDS for event in told(stays % {"case": deed}, deed)]
+    late = told("\n".join(f"{deed} 2026-03-02T10:30 anna@prov-1 {deed}" for deed in DEEDS), "late")
+    record(recording, in_time)
+    settle(recording, database_url)
+    record(recording, late)
+    settle(recording, database_url)
+    with engine.connect() as db:
+        assert_reports(db, fold_all([*in_time, *late]), **EVER, now=NOW)
+
+
+def test_events_that_were_mended_are_in_the_reports_as_if_they_had_been_recorded_at_once(
+    engine: Engine, recording: Recording, database_url: str
+) -> None:
+    """At first nobody has registered complaints, callbacks and what providers do."""
+    events = a_history()
+    before = event_registry.snapshot()
+    missing = ("complaint", "call_me_back", "accept_case", "reject_case")
+    event_registry.restore({key: entry for key, entry in before.items() if key not in missing})
+    try:
+        record(Recording(engine, event_registry, RULES), events)
+    finally:
+        event_registry.restore(before)
+    settle(recording, database_url)
+    with engine.connect() as db:
+        chosen = mending.select(db, Filter(reason="unknown_event"))
+    assert len(chosen) > 100
+    requeue(engine, recording, chosen, wanted=Filter(), who="anna", why="registered")
+    settle(recording, database_url)
+    assert_reports_over_many_periods(engine, fold_all(events))
+
+
+@pytest.fixture
+def history(database_url: str, recording: Recording) -> Outcome:
+    """Recorded and added up; and what the oracle makes of it."""
+    events = a_history()
+    record(recording, events)
+    add_up_reports(database_url)
+    return fold_all(events)
+
+
+def test_what_was_ruined_and_written_anew_is_what_the_oracle_says(
+    history: Outcome, engine: Engine, database_url: str
+) -> None:
+    with psycopg.connect(database_url) as db:
+        db.execute(
+            "delete from callback; delete from complaint; update assignment set viewed_at = null, provider = 'x'"
+        )
+        db.execute("update report_sum set n1 = n1 + 1; delete from timer")
+    with Verification(database_url, RULES) as verification:
+        rebuild(verification, ("timers", "cases", "reports"), uncounted)
+    add_up_reports(database_url)
+    assert_reports_over_many_periods(engine, history)
+    assert_verified(database_url)
+
+
+def test_a_block_that_is_rolled_back_at_its_end_changes_nothing(
+    engine: Engine, recording: Recording, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The connection breaks when sums and facts are written."""
+    events = a_history()
+    record(recording, events)
+    stands = dump(database_url)
+    replace_facts = facts.replace_facts
+
+    def breaks(*given: Any) -> None:
+        replace_facts(*given)
+        raise ConnectionError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(facts, "replace_facts", breaks)
+        with pytest.raises(ConnectionError):
+            Aggregator(engine, event_registry, RULES).add_up()
+    assert dump(database_url) == stands
+    add_up_reports(database_url)
+    with engine.connect() as db:
+        assert_reports(db, fold_all(events), **EVER, now=NOW)
+
+
+def test_an_aggregator_that_is_killed_in_a_block_changes_nothing(
+    engine: Engine, recording: Recording, database_url: str
+) -> None:
+    """Half of the history is added up before; the kill comes when the rest is written and nothing is committed."""
+    events = a_history()
+    half = len(events) // 2
+    record(recording, events[:half])
+    add_up_reports(database_url)
+    record(recording, events[half:])
+    stands = dump(database_url)
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED, database_url],
+        env=os.environ | {"PYTHONPATH": f"{TESTS}{os.pathsep}{TESTS.parent}"},
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    assert dump(database_url) == stands
+    add_up_reports(database_url)
+    with engine.connect() as db:
+        assert_reports(db, fold_all(events), **EVER, now=NOW)
+
+
+def test_what_is_asked_for_alone_is_what_the_whole_report_says_of_it(history: Outcome, engine: Engine) -> None:
+    """Of each text column two values, and none."""
+    with engine.connect() as db:
+        for name in REPORTS:
+            whole = expected(name, history, **EVER, now=NOW)
+            for column in (column.name for column in get_report(name).dimensions if column.kind == "text"):
+                values = {row[column] for row in whole if row[column] is not None}
+                for value in [*sorted(values)[:2], None]:
+                    said = asked(db, name, **EVER, now=NOW, where={column: value})
+                    ought = [row for row in whole if row[column] == value]
+                    assert_same_rows(said, ought, (name, column, value))
