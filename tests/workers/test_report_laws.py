@@ -166,6 +166,7 @@ def empty(database_url: str) -> None:
             db.execute(f"delete from {table}".encode())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("delivered", [in_order, shuffled, shuffled_and_twice])
 def test_whatever_the_order_the_duplicates_and_the_batches_reports_are_those_of_the_oracle(
     delivered: Callable[[list[Json], random.Random], list[Json]],
@@ -194,6 +195,7 @@ def settle(recording: Recording, database_url: str) -> None:
 
 
 # Each example is a delivery of its own into an emptied database.
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data(), events=st.one_of(*[report_event_sets()] * 4, event_sets(settled=True)))
 def test_of_any_events_delivered_in_any_way_reports_are_those_of_the_oracle(
