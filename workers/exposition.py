@@ -19,13 +19,14 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 from sqlalchemy import Engine
 
-from events.broker import EVENTS_QUEUE, PING_QUEUE, QueueStatus, connect, queue_status
-from schema import deadletters, parking
+from events.broker import PING_QUEUE, QueueStatus, connect, queue_status
+from schema import deadletters, parking, pausing
 from schema.connection import limit_statements
 from schema.reports import outbox
 from workers.health import ALL, STATEMENT_TIMEOUT_MS, WITHIN_S, Health
-from workers.heartbeat import YOUNG_S, read_beats
+from workers.heartbeat import YOUNG_S, Beat, read_beats
 from workers.metrics import COUNTERS, ENDLESS, HISTOGRAMS, LE, OTHER, SUM, CounterFamily, Field, HistogramFamily
+from workers.queues import raw_events_status
 from workers.totals import read_gauges, read_totals
 
 ROLES: Final = ("recorder", "tasks")
@@ -123,7 +124,7 @@ class Exposition(Collector):
     def _queues(self) -> list[Metric]:
         with connect(self._broker_url) as connection:
             connection.ensure_connection(max_retries=0, reraise_as_library_errors=False)
-            found = [queue_status(connection, queue.name) for queue in (EVENTS_QUEUE, PING_QUEUE)]
+            found = [raw_events_status(connection, self._beats()), queue_status(connection, PING_QUEUE.name)]
 
         def gauge(name: str, help_: str, value: Callable[[QueueStatus], float | None]) -> Metric:
             values = {(status.queue,): value(status) for status in found}
@@ -133,7 +134,7 @@ class Exposition(Collector):
             gauge("caselog_queue_ready_messages", "Messages that wait in a queue.", lambda status: status.ready),
             gauge(
                 "caselog_queue_unacked_messages",
-                "Messages that consumers hold. RabbitMQ does not tell it.",
+                "Messages that consumers hold; on RabbitMQ as the recorders say, of the raw events alone.",
                 lambda status: status.unacked,
             ),
             gauge(
@@ -144,12 +145,20 @@ class Exposition(Collector):
             gauge("caselog_queue_consumers", "Consumers of a queue.", lambda status: status.consumers),
         ]
 
+    def _beats(self) -> list[Beat]:
+        """The heartbeats; none while Redis is away, which must not hide the queues of a RabbitMQ."""
+        try:
+            return read_beats(self._client)
+        except redis.RedisError:
+            return []
+
     def _stored(self) -> list[Metric]:
         with self._engine.begin() as db:
             limit_statements(db, STATEMENT_TIMEOUT_MS)
             lag = outbox.lag(db)
             parked = parking.count_parked(db)
             dead = deadletters.count_by_reason(db)
+            pause = pausing.find_pause(db)
         by_reason: dict[tuple[str, ...], float] = {(reason,): 0.0 for reason in (*deadletters.REASONS, OTHER)}
         for reason, letters in dead.items():
             by_reason[reason if (reason,) in by_reason else OTHER,] += letters
@@ -174,6 +183,15 @@ class Exposition(Collector):
                 {(): parked.oldest_age_s or 0.0},
             ),
             _gauge("caselog_dead_letters", "Dead letters there are now, by reason.", ("reason",), by_reason),
+            _gauge(
+                "caselog_paused",
+                "1 while all recorders are paused, by a person or by the breaker; else 0.",
+                ("by",),
+                {
+                    ("person",): float(pause is not None and not pause.is_breakers),
+                    ("breaker",): float(pause is not None and pause.is_breakers),
+                },
+            ),
         ]
 
 
