@@ -372,3 +372,28 @@ pause: Final = Table(
     CheckConstraint("one", name="pause_one_check"),
     comment="While there is a row, no recorder consumes",
 )
+
+report_export: Final = Table(
+    "report_export",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    Column("report", Text, nullable=False, comment="Name of the report"),
+    Column("parameters", JSONB, nullable=False, comment="Days, period, conditions, the moment of asking and the zone"),
+    Column("format", Text, nullable=False, comment="jsonl, csv or parquet"),
+    Column("target", Text, nullable=False, comment="Directory or URL that the file goes to; never holds credentials"),
+    Column("who", Text, nullable=False, comment="Who asked: CASELOG_OPERATOR, or the system's user name"),
+    Column("status", Text, nullable=False, comment="queued, running, done, failed, cancelled, deleted or expired"),
+    _now("requested_at", "The database's clock when it was asked for"),
+    Column("started_at", Moment, comment="When a worker first began it"),
+    Column("finished_at", Moment, comment="When it was done, failed or was cancelled"),
+    Column("attempts", Integer, nullable=False, server_default="0", comment="How often a worker began it"),
+    Column("holder", Text, comment="Told anew at each beginning: only who knows it may go on"),
+    Column("held_until", Moment, comment="Nobody else takes it up or tidies up after it before; renewed while it runs"),
+    Column("rows", BigInteger, nullable=False, server_default="0", comment="Rows written so far"),
+    Column("bytes", BigInteger, comment="Size of the file once it is done"),
+    Column("failure", Text, comment="Why it failed, or why its file could not be removed, and the remedy"),
+    Column("removed_at", Moment, comment="When nothing of it was left at the target; null: there is or may be a file"),
+    # Only the few that somebody still has work with are looked for, every second.
+    Index("report_export_left_idx", "id", postgresql_where=text("removed_at is null")),
+    comment="Reports exported in the background: one row an export, never deleted, what a lost message cannot lose",
+)

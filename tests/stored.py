@@ -13,7 +13,7 @@ from reference import Identity, Outcome
 
 # Rows that their first two columns do not tell apart.
 _UNORDERED = ("report_sum", "callback", "complaint", "assignment")
-_TABLES = ("log", "case", "timer", "dead_letter", "parked", "report_outbox", "audit", *_UNORDERED)
+_TABLES = ("log", "case", "timer", "dead_letter", "parked", "report_outbox", "audit", "report_export", *_UNORDERED)
 
 
 def body(*events: dict[str, Any]) -> bytes:
