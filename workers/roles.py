@@ -18,6 +18,7 @@ from schema.connection import make_engine
 from workers.aggregating import Aggregator
 from workers.breaker import Breaker
 from workers.deploy import deploy_fingerprint
+from workers.exporting import CONNECTIONS, Exporter
 from workers.heartbeat import Heartbeat
 from workers.logs import configure_logs, get_logger
 from workers.metrics import Tally, tally_batch
@@ -113,6 +114,7 @@ def run_task_worker(settings: Settings, services: Services) -> None:
     heartbeat = Heartbeat(client, "tasks")
     recording = make_recording(settings, services, connections=WORKER_THREADS, progress=heartbeat.progress)
     engine = make_engine(services.database_url, application="caselog tasks", connections=WORKER_THREADS)
+    export_engine = make_engine(services.database_url, application="caselog exports", connections=CONNECTIONS)
     tally = Tally()
     declare_tasks(
         broker,
@@ -121,11 +123,12 @@ def run_task_worker(settings: Settings, services: Services) -> None:
         heartbeat,
         tally,
         aggregator=Aggregator(engine, event_registry, make_rules(settings)),
+        exporter=Exporter(export_engine, retention_days=settings.export_retention_days),
         dead_letter_retention_days=settings.dead_letter_retention_days,
     )
     heartbeat.succeed()
     get_logger().info("tasks started", pid=os.getpid())
-    with flushing("tasks", services, tally, engine, recording.engine):
+    with flushing("tasks", services, tally, engine, export_engine, recording.engine):
         run_tasks(broker)
     heartbeat.stop()
 

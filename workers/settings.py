@@ -17,6 +17,7 @@ from events.errors import SettingsError
 from events.opening_hours import DEFAULT_HOURS, OpeningHours
 from events.registry import BUNDLED_APPS
 from events.working_time import WorkingTime
+from workers.export_target import BadTarget, plain_url
 from workers.tokens import Tokens
 
 BROKER_SCHEMES = ("redis", "rediss", "redis+socket", "amqp", "amqps")
@@ -70,6 +71,13 @@ class Settings(BaseSettings):
     dead_letter_retention_days: int = Field(
         0, ge=0, le=36_500, description="days after which dead letters are discarded, with an audit entry; 0: never"
     )
+    export_url: str = Field(
+        "",
+        description="directory or URL (s3://bucket/path) of exports in the background; unset: exports in the data dir",
+    )
+    export_retention_days: int = Field(
+        7, ge=0, le=36_500, description="days after which exported files are deleted, with an audit entry; 0: never"
+    )
     operator: str = Field(
         "", max_length=100, description="who the audit says did what is done by hand; unset: the system's user name"
     )
@@ -112,6 +120,14 @@ class Settings(BaseSettings):
         bank_holidays(value)
         return value
 
+    @field_validator("export_url")
+    @classmethod
+    def _target(cls, value: str) -> str:
+        try:
+            return plain_url(value) if value else value
+        except BadTarget as error:
+            raise ValueError(str(error)) from None
+
     @field_validator("database_url", "broker_url", "redis_url")
     @classmethod
     def _url(cls, value: SecretStr | None, info: Any) -> SecretStr | None:
@@ -141,6 +157,11 @@ class Settings(BaseSettings):
     def tokens(self) -> Tokens:
         """Who may do what over HTTP."""
         return Tokens.parse(self.api_tokens.get_secret_value())
+
+    @property
+    def exports(self) -> str:
+        """Where exports go unless they are asked for elsewhere: an absolute path, or a URL without credentials."""
+        return self.export_url or plain_url(str(self.data_dir / "exports"))
 
     @property
     def zone(self) -> ZoneInfo:

@@ -1,7 +1,7 @@
-"""The jobs around the log, run by dramatiq: adding up the reports, trying parked events again, upkeep.
+"""The jobs around the log, run by dramatiq: adding up the reports, trying parked events again, exports, upkeep.
 
-A dramatiq message is only a nudge: the outbox and the parked rows are the truth. Both tasks are also scheduled every
-second, so a lost nudge costs at most a second, and a nudge too many finds nothing to do.
+A dramatiq message is only a nudge: the outbox, the parked rows and the rows of exports are the truth. These tasks are
+also scheduled every second, so a lost nudge costs at most a second, and a nudge too many finds nothing to do.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from periodiq import PeriodiqMiddleware, Scheduler, cron
 from sqlalchemy import Engine
 
 from workers.aggregating import Aggregator
+from workers.exporting import Exporter
 from workers.heartbeat import Doing, Heartbeat
 from workers.logs import get_logger
 from workers.mending import tidy
@@ -28,6 +29,7 @@ NAMESPACE: Final = "caselog"
 QUEUE: Final = "caselog.tasks"
 AGGREGATE: Final = "aggregate"
 RETRY_PARKED: Final = "retry_parked"
+EXPORT: Final = "export_reports"
 UPKEEP: Final = "upkeep"
 NUDGED_MS: Final = 1000
 # An idle dramatiq worker looks for messages this often; its default, a second, would double what a lost nudge costs.
@@ -70,6 +72,7 @@ def declare_tasks(
     tally: Tally,
     *,
     aggregator: Aggregator,
+    exporter: Exporter,
     dead_letter_retention_days: int = 0,
 ) -> None:
     """Declare every actor on the broker."""
@@ -99,6 +102,21 @@ def declare_tasks(
         if recorded.deltas:
             broker.enqueue(_message(AGGREGATE))
 
+    # An export may take hours. The others go on meanwhile: a process works on one export at a time.
+    @dramatiq.actor(
+        broker=broker,
+        queue_name=QUEUE,
+        actor_name=EXPORT,
+        max_retries=0,
+        time_limit=float("inf"),
+        periodic=EverySecond(),
+    )
+    def export_reports() -> None:
+        client.delete(_nudged(EXPORT))
+        exporter.sweep()
+
+    broker.add_middleware(_StopsExports(exporter))
+
     # An hour is short against days; and a dead letter whose event was sent again does no harm meanwhile.
     @dramatiq.actor(broker=broker, queue_name=QUEUE, actor_name=UPKEEP, max_retries=0, periodic=cron("7 * * * *"))
     def upkeep() -> None:
@@ -106,6 +124,16 @@ def declare_tasks(
         removed = tidy(engine, retention_days=dead_letter_retention_days)
         if removed:
             get_logger().info("dead letters were removed; see: caselog audit list --action dead", letters=removed)
+
+
+class _StopsExports(dramatiq.Middleware):
+    """What runs at a stop is waited for; an export, which may take long, is left to another worker instead."""
+
+    def __init__(self, exporter: Exporter) -> None:
+        self._exporter = exporter
+
+    def before_worker_shutdown(self, _broker: dramatiq.Broker, _worker: dramatiq.Worker) -> None:
+        self._exporter.stop()
 
 
 class EverySecond:

@@ -56,6 +56,9 @@ def test_with_nothing_set_the_defaults_are_those_of_the_design() -> None:
         ("CASELOG_BATCH_AGE_MS", "soon"),
         ("CASELOG_FUTURE_TOLERANCE_S", "-1"),
         ("CASELOG_PARKED_GIVE_UP_S", "1.5"),
+        ("CASELOG_EXPORT_URL", "s3://key:secret@bucket/exports"),
+        ("CASELOG_EXPORT_URL", "memory://exports"),
+        ("CASELOG_EXPORT_RETENTION_DAYS", "-1"),
     ],
 )
 def test_a_bad_value_is_one_line_that_names_the_variable(
@@ -154,3 +157,11 @@ def test_who_acts_is_who_the_setting_names_or_else_the_user_of_the_system(monkey
     assert load_settings().who == pwd.getpwuid(os.getuid()).pw_name
     monkeypatch.setenv("CASELOG_OPERATOR", " anna ")
     assert load_settings().who == "anna"
+
+
+def test_exports_go_to_the_data_directory_unless_a_url_is_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """By an absolute path: the worker that writes them runs elsewhere."""
+    monkeypatch.chdir(tmp_path)
+    assert load_settings().exports == str(tmp_path / ".caselog" / "exports")
+    monkeypatch.setenv("CASELOG_EXPORT_URL", "s3://bucket/exports/")
+    assert load_settings().exports == "s3://bucket/exports"
