@@ -14,6 +14,7 @@ from workers.commands import (
     auditing,
     controlling,
     explaining,
+    exports,
     mending,
     operating,
     proving,
@@ -31,7 +32,19 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (running, publishing, explaining, reading, reporting, controlling, operating, mending, auditing, proving):
+for module in (
+    running,
+    publishing,
+    explaining,
+    reading,
+    reporting,
+    exports,
+    controlling,
+    operating,
+    mending,
+    auditing,
+    proving,
+):
     module.add_to(app)
 
 

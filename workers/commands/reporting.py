@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, cast
 import typer
 from typer.core import TyperCommand
 
+from workers.commands.exports import ask_for, check_request
 from workers.commands.reading import Bom, Output, check_form, counted
 from workers.formats import Format, write
 from workers.output import has_colors, output_to, print_table, write_json
@@ -63,6 +64,15 @@ def report(
     bom: Bom = False,
     plot: Annotated[bool, typer.Option("--plot", help="Draw its first number, or how many rows, over time.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON; of a report's rows, JSON lines.")] = False,
+    background: Annotated[
+        bool, typer.Option("--background", help="Let a tasks worker write it to a file; see: caselog exports --help")
+    ] = False,
+    to_url: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL", help="With --background: the directory or URL to write to, instead of CASELOG_EXPORT_URL."
+        ),
+    ] = None,
     list_: Annotated[bool, typer.Option("--list", help="List the reports.")] = False,
     describe: Annotated[bool, typer.Option("--describe", help="Say what its columns mean and what it takes.")] = False,
     markdown: Annotated[
@@ -81,6 +91,12 @@ def report(
         _describe(get_report(name), json=json)
     elif list_ or name is None:
         _list(list(REPORTS.values()), json=json)
+    elif background or to_url is not None:
+        check_request(form, output, is_background=background, json=json, shown=plot or bom)
+        asked = _asked(
+            get_report(name), load_settings(), first=first, last=last, by=by, where=where, now=now, plot=False
+        )
+        ask_for(asked, form=Format.JSONL if json else form, to_url=to_url)
     else:
         form = _form(form, output, json=json, plot=plot, bom=bom)
         settings = load_settings()
