@@ -19,7 +19,8 @@ RUN pip install --quiet --no-index --find-links /wheels hatchling \
 
 FROM ${PYTHON_IMAGE}
 RUN groupadd --system --gid 10001 caselog \
- && useradd --system --uid 10001 --gid 10001 --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin caselog
+ && useradd --system --uid 10001 --gid 10001 --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin caselog \
+ && install --directory --owner caselog --group caselog --mode 0700 /var/lib/caselog/exports # a volume takes its owner
 COPY --from=build /opt/caselog /opt/caselog
 # What /ping.json says. Given late, because they change with every build.
 ARG VERSION_NUMBER=""

@@ -272,3 +272,15 @@ def test_the_wheel_that_the_image_installs_holds_the_three_rooms_and_the_migrati
         ours = {str(path.relative_to(ROOT)) for path in (ROOT / room).rglob("*.py")}
         assert ours <= names
     assert "schema/migrations/versions/0001_first.py" in names
+
+
+def test_exports_lie_in_a_volume_that_the_tasks_workers_share_and_may_write_to() -> None:
+    """A new volume takes owner and mode of the directory of the image that it covers."""
+    directory = SERVICES["tasks"]["environment"]["CASELOG_EXPORT_URL"]
+    assert SERVICES["tasks"]["volumes"] == [f"exports:{directory}"]
+    assert any(directory in rest and "--owner caselog" in rest for rest in arguments_of("RUN"))
+    assert {
+        service["environment"]["CASELOG_EXPORT_URL"] for name, service in SERVICES.items() if name in OUR_SERVICES
+    } == {directory}
+    for name in OUR_SERVICES:
+        assert ("AWS_SECRET_ACCESS_KEY" in SERVICES[name]["environment"]) is (name == "tasks")
