@@ -20,6 +20,7 @@ from schema import past
 from schema.connection import make_engine
 from schema.definitions import retire_unregistered
 from schema.reports import facts, outbox
+from workers import crashing
 
 # Whole logs of so many cases are in memory at once.
 CASES: Final = 500
@@ -40,11 +41,14 @@ class Aggregator:
         """Do one block. Returns how many deltas it took out of the outbox: 0 where there was nothing left to take."""
         with self._engine.begin() as db:
             taken = outbox.take(db)
+            crashing.reach("aggregator.taken")
             if taken.cases:
                 # A log may have a code that is not registered here: removed since, or recorded by a newer recorder.
                 retire_unregistered(db, self._registry)
             for start in range(0, len(taken.cases), CASES):
                 self._compute_facts(db, taken.cases[start : start + CASES])
+            crashing.reach("aggregator.before_commit")
+        crashing.reach("aggregator.committed")
         return taken.deltas
 
     def add_all_up(self) -> int:

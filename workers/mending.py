@@ -28,6 +28,7 @@ from events.sameness import differences
 from schema import audit, mending, past
 from schema.deadletters import DeadLetter
 from schema.mending import Discarded, Filter
+from workers import crashing
 from workers.recorded import Recorded
 from workers.recording import Recording
 from workers.requeued import Outcome, Requeued
@@ -92,6 +93,7 @@ def requeue(
         counts = Counter(letter.outcome.value for letter in result.requeued if letter.outcome is not Outcome.ELSEWHERE)
         if counts:
             audit.count(db, entry, counts)
+        crashing.reach("requeue.before_commit")
 
     for ids in _batches(order):
         try:
@@ -101,6 +103,7 @@ def requeue(
         except (DatabaseAway, OperationalError) as error:
             report.interrupted = " ".join(str(getattr(error, "orig", error)).split())
             return report
+        crashing.reach("requeue.committed")
         _add(report, result.requeued, len(ids))
         progress(len(ids))
     return report

@@ -12,6 +12,7 @@ from typing import Final
 
 from events.errors import CaselogError, did_you_mean
 from schema import proof, rebuilding, verifying
+from workers import crashing
 from workers.aggregating import add_up_reports
 from workers.verify import Counting, Verification
 
@@ -69,10 +70,13 @@ def _swap(verification: Verification, parts: Collection[str]) -> dict[str, int]:
             verification.mark = mark
             if new <= FEW_LOGS:
                 break
+    crashing.reach("rebuild.before_swap")
     with rebuilding.gate_closed(session):
         if folded:
             verification.catch_up()
         written = rebuilding.write(session, parts, zone)
+        crashing.reach("rebuild.in_swap")
+    crashing.reach("rebuild.swapped")
     written |= add_up_reports(verification.database_url, verification.registry, verification.rules)
     rebuilding.forget_empty_rows(session)
     return written

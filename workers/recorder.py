@@ -14,6 +14,7 @@ from kombu import Connection
 
 from events.broker import EVENTS_QUEUE, connect, consume, keep_alive, open_channel, published_s
 from events.message import Event, Message, decode
+from workers import crashing
 from workers.heartbeat import Doing, Heartbeat
 from workers.logs import get_logger
 from workers.pausing import PauseWatch
@@ -144,6 +145,7 @@ class Recorder:
 
     def _record(self, connection: Connection) -> bool:
         """Record and ack the batch in hand; False where it was told to stop while the database was away."""
+        crashing.reach("recorder.received")
         delay_s = FIRST_DELAY_S
         self._heartbeat.take(**self._held())
         began_s = time.monotonic()
@@ -161,6 +163,7 @@ class Recorder:
         committed_s = time.monotonic()
         waits_s = [committed_s - arrived_s for arrived_s in self._arrivals_s]
         self._last.channel.basic_ack(self._last.delivery_tag, multiple=True)
+        crashing.reach("recorder.acked")
         messages, events = self._messages, self._events
         self._forget()
         self._heartbeat.beat(messages=len(messages), events=events, **self._held())

@@ -25,6 +25,7 @@ from schema import definitions, parking, store
 from schema.deadletters import DeadLetter
 from schema.pausing import find_pause
 from schema.reports.tally import ReportTally
+from workers import crashing
 from workers.entries import Entry, apart, dead_entry, identity
 from workers.loading import Identity, load
 from workers.namesakes import turns
@@ -87,6 +88,7 @@ class Recording:
         """
         with translated(), self._engine.begin() as db:
             due = [] if find_pause(db) is not None else parking.due(db, PARKED_EVENTS)
+        crashing.reach("retry.taken")
         messages = [decode(parked.raw) for parked in due]
         return self._in_transactions(
             [Entry(m.events[0], m, 0, parked) for m, parked in zip(messages, due, strict=True)]
@@ -154,8 +156,10 @@ class Recording:
                     recorded = work(db, attempt > 0)
                     if within is not None:
                         within(db, recorded)
+                    crashing.reach("recording.before_commit")
             except Contended:
                 continue
+            crashing.reach("recording.committed")
             took_s = time.perf_counter() - started_s
             recorded.transactions_s = [took_s]
             recorded.ages_s = [age_s + took_s for age_s in recorded.ages_s]
@@ -169,6 +173,7 @@ class Recording:
         entries, elsewhere = claim(db, entries)
         screened, refused = self._screen(entries, now + self._rules.future_tolerance)
         world, earlier, known = load(db, screened, self._registry, suspect_all=is_retry)
+        crashing.reach("recording.locked")
         self._progress()
         fresh = [entry for entry in screened if (entry.event.source, entry.event.id) not in known]
         if earlier is None:

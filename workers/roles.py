@@ -15,6 +15,7 @@ from events.publisher import Publisher
 from events.registry import autodiscover, event_registry
 from events.resolve import Rules
 from schema.connection import make_engine
+from workers import crashing
 from workers.aggregating import Aggregator
 from workers.breaker import Breaker
 from workers.deploy import deploy_fingerprint
@@ -59,6 +60,7 @@ def make_recording(
     settings: Settings, services: Services, *, connections: int = 1, progress: Callable[[], object] = lambda: None
 ) -> Recording:
     """The road into the log, with every app of the settings registered. Raises `RegistrationError`."""
+    crashing.arm(settings.crash_at)
     autodiscover(settings.apps)
     return Recording(
         make_engine(services.database_url, application="caselog recorder", connections=connections),

@@ -16,6 +16,7 @@ from events.message import Event, decode
 from events.sameness import refuse_another, refuse_another_than_parked
 from events.traceparent import parse_traceparent
 from schema import deadletters, parking, past
+from workers import crashing
 from workers.entries import Entry, dead_letter, identity, unknown_case, waiting
 from workers.recorded import Recorded
 from workers.requeued import Outcome, Requeued, requeued
@@ -48,6 +49,8 @@ def _write(db: Connection, dead: list[tuple[Entry, EventError]]) -> Recorded:
     fresh = [letter for letter in letters if letter.id is None]
     again = [letter for letter in letters if letter.id is not None]
     added = deadletters.set_aside(db, fresh) if fresh else []
+    if added:
+        crashing.reach("recording.dead_letter")
     if again:
         deadletters.fail_again(db, again)
     failed = [requeued(letter, Outcome.FAILED) for letter in again]
@@ -79,6 +82,7 @@ def park(db: Connection, entries: list[Entry], give_up_s: float) -> Recorded:
 def _park_first(db: Connection, entries: list[Entry]) -> Recorded:
     """Park events that never were; another one under the (source, id) of a parked event is a dead letter."""
     parked = parking.park(db, [waiting(entry) for entry in entries])
+    crashing.reach("recording.parked")
     dead: list[tuple[Entry, EventError]] = []
     for entry in entries:
         if identity(entry) not in parked:
@@ -97,6 +101,7 @@ def unpark(db: Connection, entries: list[Entry]) -> None:
     done = [identity(entry) for entry in entries if entry.parked is not None]
     if done:
         parking.unpark(db, done)
+        crashing.reach("recording.unparked")
 
 
 def claim(db: Connection, entries: list[Entry]) -> tuple[list[Entry], list[Requeued]]:

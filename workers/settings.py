@@ -18,6 +18,7 @@ from events.opening_hours import DEFAULT_HOURS, OpeningHours
 from events.registry import BUNDLED_APPS
 from events.working_time import WorkingTime
 from workers.export_target import BadTarget, plain_url
+from workers import crashing
 from workers.tokens import Tokens
 
 BROKER_SCHEMES = ("redis", "rediss", "redis+socket", "amqp", "amqps")
@@ -82,6 +83,8 @@ class Settings(BaseSettings):
         "", max_length=100, description="who the audit says did what is done by hand; unset: the system's user name"
     )
 
+    crash_at: str = Field("", description="for tests: name[:nth], a point where the process kills itself; unset: never")
+
     # For /ping.json (RULES.md §8): set by whoever builds the image.
     version_number: str | None = Field(None, description="shown by /ping.json")
     build_date: str | None = Field(None, description="shown by /ping.json")
@@ -127,6 +130,11 @@ class Settings(BaseSettings):
             return plain_url(value) if value else value
         except BadTarget as error:
             raise ValueError(str(error)) from None
+    @field_validator("crash_at")
+    @classmethod
+    def _crash_point(cls, value: str) -> str:
+        crashing.parse(value)
+        return value
 
     @field_validator("database_url", "broker_url", "redis_url")
     @classmethod

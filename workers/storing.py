@@ -10,6 +10,7 @@ from events.state import CaseState, Log
 from schema import parking, store
 from schema.reports import outbox
 from schema.reports.tally import ReportTally
+from workers import crashing
 from workers.recorded import Recorded
 from workers.transactions import Contended
 
@@ -38,6 +39,7 @@ def store_plan(db: Connection, plan: Plan, world: World, report_tally: ReportTal
     if started:
         store.insert_timers(db, started)
     deltas = outbox.post(db, report_tally.rows(plan.logs, plan.rewritten), _moved_cases(plan, world))
+    crashing.reach("recording.inserted")
     suppressed = sum(log.suppressed for log in plan.logs)
     return Recorded(recorded=len(plan.logs), suppressed=suppressed, deltas=deltas, hastened=hastened)
 

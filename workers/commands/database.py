@@ -31,10 +31,12 @@ def reading() -> Iterator[Connection]:
 def writing() -> Iterator[tuple[Settings, Engine]]:
     """The settings and the database in force, for what is done by hand and written down."""
     from schema.connection import make_engine
+    from workers import crashing
     from workers.services import find_database_url
     from workers.settings import load_settings
 
     settings = load_settings()
+    crashing.arm(settings.crash_at)
     engine = make_engine(find_database_url(settings), application="caselog command")
     try:
         yield settings, engine

@@ -156,11 +156,13 @@ def _database_lost_is_one_line() -> Iterator[None]:
 def _verification() -> Verification:
     """A proof of the database in force, under the registry and the rules in force."""
     from events.registry import autodiscover
+    from workers import crashing
     from workers.roles import make_rules
     from workers.services import find_database_url
     from workers.settings import load_settings
     from workers.verify import Verification
 
     settings = load_settings()
+    crashing.arm(settings.crash_at)
     autodiscover(settings.apps)
     return Verification(find_database_url(settings), make_rules(settings), apps=settings.apps)
