@@ -17,8 +17,8 @@ from events.errors import SettingsError
 from events.opening_hours import DEFAULT_HOURS, OpeningHours
 from events.registry import BUNDLED_APPS
 from events.working_time import WorkingTime
-from workers.export_target import BadTarget, plain_url
 from workers import crashing
+from workers.export_target import BadTarget, plain_url
 from workers.tokens import Tokens
 
 BROKER_SCHEMES = ("redis", "rediss", "redis+socket", "amqp", "amqps")
@@ -130,6 +130,7 @@ class Settings(BaseSettings):
             return plain_url(value) if value else value
         except BadTarget as error:
             raise ValueError(str(error)) from None
+
     @field_validator("crash_at")
     @classmethod
     def _crash_point(cls, value: str) -> str:
