@@ -20,9 +20,12 @@ _LOST_PEER: Final = {
 }
 
 
-def make_engine(database_url: str, *, application: str = APPLICATION_NAME, connections: int = 2) -> Engine:
+def make_engine(
+    database_url: str, *, application: str = APPLICATION_NAME, connections: int = 2, turn_s: float = 30.0
+) -> Engine:
     """An engine for a `postgresql://` URL; nothing is connected yet.
 
+    Who finds all its connections taken waits `turn_s` seconds for one, and then gets SQLAlchemy's `TimeoutError`.
     Dead connections of the pool (after a restart of the server) are found and replaced before use.
     """
     url = make_url(database_url).set(drivername="postgresql+psycopg")
@@ -30,6 +33,7 @@ def make_engine(database_url: str, *, application: str = APPLICATION_NAME, conne
         url,
         pool_size=connections,
         max_overflow=0,
+        pool_timeout=turn_s,
         pool_pre_ping=True,
         json_deserializer=msgspec.json.decode,  # of a log's columns, decoding its context costs most
         connect_args={"connect_timeout": CONNECT_TIMEOUT_S, "application_name": application, **_LOST_PEER},

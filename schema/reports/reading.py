@@ -83,18 +83,18 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
         columns = self.columns
         selected = ", ".join(f"{_written(column)} as {column.name}" for column in columns)
         if not self.report.measures:
-            return f"select {selected} from ({self._source}) as row {self._matching} order by {self.report.order}"  # noqa: S608
+            return f"select {selected} from ({self._source}) as row {self.matching} order by {self.report.order}"  # noqa: S608
         keys = [column.expression for column in self.report.dimensions[1:]]
         grouping = ", ".join([columns[0].expression, *keys])
         return f"""
-            select {selected} from ({self._source}) as row {self._matching}
+            select {selected} from ({self._source}) as row {self.matching}
             group by {grouping} {self._having} order by {grouping}
         """  # noqa: S608 - names of our own declarations
 
     @property
     def totals_sql(self) -> str:
         measures = ", ".join(measure.expression for measure in self.report.measures)
-        return f"select {measures} from ({self._source}) as row {self._matching}"  # noqa: S608 - our own declarations
+        return f"select {measures} from ({self._source}) as row {self.matching}"  # noqa: S608 - our own declarations
 
     def series_sql(self, by: By) -> str:
         if self.report.measures:
@@ -102,7 +102,7 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
         else:
             period, measure = f"({self.report.moment} at time zone :zone)::date", "count(*)"
         return f"""
-            select {_bucket(period, by)} as period, {measure} from ({self._source}) as row {self._matching}
+            select {_bucket(period, by)} as period, {measure} from ({self._source}) as row {self.matching}
             group by 1 {self._having} order by 1
         """  # noqa: S608 - names of our own declarations
 
@@ -111,7 +111,7 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
         return self.report.source
 
     @property
-    def _matching(self) -> str:
+    def matching(self) -> str:
         if not self.where:
             return ""
         # Spelled out: an index serves `=`, and would not serve `is not distinct from`.
