@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from decimal import Decimal
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, TypeAlias
@@ -56,11 +56,17 @@ def write(
     if form == RowFormat.CSV:
         return _write_csv(out, columns, rows, bom=bom)
     count = 0
+    for count, line in enumerate(json_objects(columns, rows), start=1):  # noqa: B007 - the count is the result
+        out.write(line + b"\n")
+    return count
+
+
+def json_objects(columns: Sequence[Column], rows: Iterable[Sequence[Any]]) -> Iterator[bytes]:
+    """Each row as a JSON object, as a line of JSON lines has it."""
     names = [column.name for column in columns]
     values = [_JSON.get(column.kind) for column in columns]
-    for count, row in enumerate(rows, start=1):  # noqa: B007 - the count is the result
-        out.write(_json.encode(dict(zip(names, converted(values, row), strict=True))) + b"\n")
-    return count
+    for row in rows:
+        yield _json.encode(dict(zip(names, converted(values, row), strict=True)))
 
 
 def harmless(text: str) -> str:
