@@ -25,6 +25,7 @@ from packaging.specifiers import SpecifierSet
 from workers.settings import Settings
 
 ROOT = Path(__file__).parents[1]
+_PAGES = {".html", ".css", ".svg"}
 FILE = ROOT / "docker-compose.yml"
 SCHEMA = Path(__file__).parent / "data" / "compose-spec" / "compose-spec.json"
 OUR_SERVICES = ("migrate", "recorder", "tasks", "status")
@@ -272,6 +273,9 @@ def test_the_wheel_that_the_image_installs_holds_the_three_rooms_and_the_migrati
         ours = {str(path.relative_to(ROOT)) for path in (ROOT / room).rglob("*.py")}
         assert ours <= names
     assert "schema/migrations/versions/0001_first.py" in names
+    pages = {str(path.relative_to(ROOT)) for path in (ROOT / "workers").rglob("*.*") if path.suffix in _PAGES}
+    assert pages
+    assert pages <= names
 
 
 def test_exports_lie_in_a_volume_that_the_tasks_workers_share_and_may_write_to() -> None:

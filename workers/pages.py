@@ -8,9 +8,9 @@ from typing import Any, Final
 
 import msgspec
 from litestar import Litestar, MediaType, Request, Response, route
-from litestar.enums import HttpMethod
-from litestar.exceptions import HTTPException
+from litestar.exceptions import HTTPException, NotFoundException
 from litestar.handlers import HTTPRouteHandler
+from litestar.params import FromPath
 from litestar.types import HTTPResponseStartEvent, Message, Scope
 from prometheus_client import CONTENT_TYPE_LATEST
 
@@ -19,36 +19,18 @@ from workers.deploy import installed_version
 from workers.exposition import Exposition
 from workers.health import ALL, READY, Check, Health
 from workers.logs import get_logger
+from workers.openapi import ALIVE, CHECKS, METRICS, PAGE, READ, VERSIONS, configuration, operation
+from workers.rendering import make_environment, static_files
 from workers.settings import Settings
 
 # Nothing here is for frames, scripts, other sites or caches.
 HEADERS: Final = {
     "cache-control": "no-store",
-    "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'",
+    "content-security-policy": "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; "
+    "base-uri 'none'; frame-ancestors 'none'",
     "referrer-policy": "no-referrer",
     "x-content-type-options": "nosniff",
 }
-_READ: Final = [HttpMethod.GET, HttpMethod.HEAD]
-_HOME: Final = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>caselog</title>
-<style>body { font: 1.1em/1.6 system-ui, sans-serif; max-width: 40em; margin: 2em auto; padding: 0 1em }</style>
-</head>
-<body>
-<h1>caselog</h1>
-<ul>
-<li><a href="healthcheck.json">healthcheck.json</a>: is all well, and what is not?</li>
-<li><a href="readyz">readyz</a>: do the database and the broker answer?</li>
-<li><a href="livez">livez</a>: does this process answer?</li>
-<li><a href="metrics">metrics</a>: the numbers, for Prometheus</li>
-<li><a href="ping.json">ping.json</a>: which version runs?</li>
-</ul>
-</body>
-</html>
-"""
 
 
 def versions(settings: Settings) -> dict[str, str | None]:
@@ -76,39 +58,56 @@ def make_app(
 
     `more` are routes beside those that only say how the installation is.
     """
+    templates = make_environment()
+    files = static_files()
 
-    @route("/", http_method=_READ, media_type=MediaType.HTML, sync_to_thread=False)
+    @route(
+        "/", http_method=READ, media_type=MediaType.HTML, sync_to_thread=False, operation_class=operation({200: PAGE})
+    )
     def home() -> str:
-        return _HOME
+        return templates.get_template("home.html").render(root="")
 
-    @route("/ping.json", http_method=_READ, sync_to_thread=False)
+    @route("/static/{name:str}", http_method=READ, sync_to_thread=False, include_in_schema=False)
+    def static(name: FromPath[str]) -> Response[bytes]:
+        if name not in files:
+            raise NotFoundException
+        content, media_type = files[name]
+        return Response(content, media_type=media_type)
+
+    @route(
+        "/ping.json", http_method=READ, sync_to_thread=False, operation_class=operation({200: VERSIONS, 501: VERSIONS})
+    )
     def ping_json() -> Response[bytes]:
         found = versions(settings)
         is_known = bool(found["build_date"] and found["commit_id"])
         return _json(msgspec.json.encode(found), HTTPStatus.OK if is_known else HTTPStatus.NOT_IMPLEMENTED)
 
-    @route("/livez", http_method=_READ, sync_to_thread=False)
+    @route("/livez", http_method=READ, sync_to_thread=False, operation_class=operation({200: ALIVE}))
     def livez() -> Response[bytes]:
         return _json(b'{"status":true}', HTTPStatus.OK)
 
-    @route("/readyz", http_method=_READ, sync_to_thread=True)
+    @route("/readyz", http_method=READ, sync_to_thread=True, operation_class=operation({200: CHECKS, 503: CHECKS}))
     def readyz() -> Response[bytes]:
         return _checked(health.check(READY))
 
-    @route("/healthcheck.json", http_method=_READ, sync_to_thread=True)
+    @route(
+        "/healthcheck.json",
+        http_method=READ,
+        sync_to_thread=True,
+        operation_class=operation({200: CHECKS, 503: CHECKS}),
+    )
     def healthcheck_json() -> Response[bytes]:
         return _checked(health.check())
 
-    @route("/metrics", http_method=_READ, sync_to_thread=True)
+    @route("/metrics", http_method=READ, sync_to_thread=True, operation_class=operation({200: METRICS}))
     def metrics() -> Response[bytes]:
         return Response(exposition.render(), media_type=CONTENT_TYPE_LATEST)
 
     return Litestar(
-        [home, ping_json, livez, readyz, healthcheck_json, metrics, *more],
+        [home, static, ping_json, livez, readyz, healthcheck_json, metrics, *more],
         before_send=[_add_headers],
         exception_handlers={HTTPException: _refused, Exception: _failed},
-        # The documentation pages that Litestar offers load scripts from a CDN.
-        openapi_config=None,
+        openapi_config=configuration(versions(settings)["version_number"] or "unknown"),
         logging_config=None,
     )
 

@@ -23,11 +23,15 @@ from workers.health import Health
 from workers.logs import configure_logs, get_logger
 from workers.pages import checks_json, make_app, versions
 from workers.ping import answer_pings
+from workers.report_pages import ReportPages
 from workers.services import Services, redis_py_url
 from workers.settings import Settings
 
 # Three checks and /metrics ask the database, each in a thread of its own.
 DATABASE_CONNECTIONS: Final = 4
+# Reports that are read at once; another one waits so long for its turn.
+REPORT_CONNECTIONS: Final = 4
+REPORT_TURN_S: Final = 5
 REDIS_TIMEOUT_S: Final = 2
 # A request may be waiting for a check; it has this long to be answered after SIGTERM.
 LAST_REQUESTS_S: Final = 1
@@ -46,13 +50,22 @@ def run_status(settings: Settings, services: Services) -> None:
     stopping = threading.Event()
     with listen(settings.http_host, settings.http_port) as listener:
         engine = make_engine(services.database_url, application="caselog status", connections=DATABASE_CONNECTIONS)
+        # Their own connections: many readers keep no check waiting.
+        reports = make_engine(
+            services.database_url,
+            application="caselog reports",
+            connections=REPORT_CONNECTIONS,
+            turn_s=REPORT_TURN_S,
+        )
         client = _redis_client(services)
         health = Health(engine, services.broker_url, client, settings)
         exposition = Exposition(engine, services.broker_url, client, health, versions(settings))
         intake = EventIntake(services.broker_url, Access(settings.tokens))
         server = uvicorn.Server(
             uvicorn.Config(
-                make_app(settings, health, exposition, more=[intake.handler()]),
+                make_app(
+                    settings, health, exposition, more=[intake.handler(), *ReportPages(reports, settings).handlers()]
+                ),
                 log_config=None,
                 access_log=False,
                 server_header=False,

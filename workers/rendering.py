@@ -1,0 +1,42 @@
+"""The web pages' templates and the files that they load: all of them in this package, none from elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.resources import files
+from typing import Final
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from litestar.types import Scope
+
+from workers.cells import label, visible
+
+MEDIA_TYPES: Final = {".css": "text/css; charset=utf-8", ".svg": "image/svg+xml"}
+
+
+def make_environment() -> Environment:
+    """Whatever a value says, it is text: every one is escaped."""
+    environment = Environment(
+        loader=PackageLoader("workers"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"label": label, "visible": visible}
+    return environment
+
+
+def static_files() -> Mapping[str, tuple[bytes, str]]:
+    """Each file by its name, with its media type."""
+    return {
+        file.name: (file.read_bytes(), MEDIA_TYPES[suffix])
+        for file in files("workers").joinpath("static").iterdir()
+        if (suffix := file.name[file.name.rfind(".") :]) in MEDIA_TYPES
+    }
+
+
+def root_of(scope: Scope) -> str:
+    """The way from a page to where all pages begin: links are relative, so that a proxy may put them under a prefix."""
+    # Not its path: Litestar takes a slash at the end away, which a browser reckons with.
+    return "../" * (scope["raw_path"].count(b"/") - 1)

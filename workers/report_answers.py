@@ -1,0 +1,124 @@
+"""Reports as programs read them: CSV, or one JSON document."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import chain, repeat
+from tempfile import SpooledTemporaryFile
+from typing import Any, BinaryIO, Final, cast
+
+import msgspec
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import DBAPIError, ProgrammingError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from events.errors import CaselogError
+from schema.connection import limit_statements
+from schema.reports.declaring import Column, Report
+from schema.reports.reading import Reading, filters, periods, read_rows, read_totals
+from workers.formats import json_objects, write
+from workers.output import rfc3339
+
+STATEMENT_TIMEOUT_MS: Final = 30_000
+# What an answer takes of memory; the rest of it is a file that nobody else can open.
+SPOOLED_BYTES: Final = 4 * 1024 * 1024
+CHUNK_BYTES: Final = 64 * 1024
+_CANCELLED: Final = "57014"
+_encoder: Final = msgspec.json.Encoder()
+
+
+class NoAnswer(CaselogError):
+    """The database cannot answer now; the message says why and what to do."""
+
+
+@contextmanager
+def asking(engine: Engine) -> Iterator[Connection]:
+    """A connection whose statements all see the database as it is at the first, each bounded in time.
+
+    Raises `NoAnswer` where it is away, not migrated, too busy or too slow.
+    """
+    try:
+        with engine.connect() as db:
+            db.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+            limit_statements(db, STATEMENT_TIMEOUT_MS)
+            yield db
+    except PoolTimeout:
+        raise NoAnswer("too many reports are being read at once: try again in a minute") from None
+    except ProgrammingError:
+        raise NoAnswer("the database's tables are not those of this version. Run: caselog migrate") from None
+    except DBAPIError as error:
+        if getattr(error.orig, "sqlstate", None) == _CANCELLED:
+            raise NoAnswer(
+                f"this took longer than {STATEMENT_TIMEOUT_MS // 1000} seconds: ask for fewer days, or use "
+                "caselog report, which has no limit"
+            ) from None
+        raise NoAnswer("the database does not answer: try again, and see healthcheck.json") from None
+
+
+def read_into(out: BinaryIO, db: Connection, reading: Reading, form: str) -> None:
+    """Write the whole report, as CSV or as one JSON document."""
+    if form == "csv":
+        write(out, reading.columns, read_rows(db, reading), form)
+    else:
+        _write_document(out, db, reading)
+
+
+def spooled(engine: Engine, reading: Reading, form: str) -> tuple[BinaryIO, int]:
+    """The whole report and its size in bytes (docs/decisions/0066). Raises `NoAnswer`.
+
+    Once it is here the database is no longer needed: neither a slow client nor one that goes away holds a connection.
+    """
+    out = cast("BinaryIO", SpooledTemporaryFile(SPOOLED_BYTES))  # noqa: SIM115 - whoever sends it closes it
+    try:
+        with asking(engine) as db:
+            read_into(out, db, reading, form)
+        size = out.tell()
+        out.seek(0)
+    except BaseException:
+        out.close()
+        raise
+    return out, size
+
+
+def chunks(out: BinaryIO) -> Iterator[bytes]:
+    """What is in it, piece by piece; closes it at the end, also of a client that goes away."""
+    with out:
+        while chunk := out.read(CHUNK_BYTES):
+            yield chunk
+
+
+def described(report: Report) -> dict[str, Any]:
+    """A report as the list of reports tells of it."""
+    return {
+        "name": report.name,
+        "description": report.description,
+        "period": report.period,
+        "columns": [_column(column) for column in report.columns],
+        "filters": [column.name for column in filters(report)],
+        "by": list(periods(report)),
+    }
+
+
+def _column(column: Column) -> dict[str, str]:
+    return {"name": column.name, "kind": column.kind, "unit": column.unit, "description": column.description}
+
+
+def _write_document(out: BinaryIO, db: Connection, reading: Reading) -> None:
+    """Row by row, so that it takes no more memory when there are many."""
+    head = {
+        "report": reading.report.name,
+        "from": reading.first,
+        "to": reading.last,
+        "by": reading.by,
+        "now": rfc3339(reading.now),
+        "where": dict(reading.where),
+        "columns": [_column(column) for column in reading.columns],
+    }
+    out.write(_encoder.encode(head)[:-1] + b',"rows":[')
+    separators = chain([b"\n"], repeat(b",\n"))
+    rows = json_objects(reading.columns, read_rows(db, reading))
+    out.writelines(before + row for before, row in zip(separators, rows, strict=False))
+    measures = reading.report.measures
+    totals = next(json_objects(measures, [read_totals(db, reading)])) if measures else b"{}"
+    out.write(b'\n],"totals":' + totals + b"}\n")

@@ -1,0 +1,231 @@
+"""Reports over HTTP: a page for people; JSON and CSV for programs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from datetime import UTC, datetime
+from http import HTTPStatus
+from itertools import islice
+from typing import Any, Final
+
+import msgspec
+from litestar import MediaType, Request, Response, route
+from litestar.handlers import HTTPRouteHandler
+from litestar.params import FromPath
+from litestar.response import Redirect, Stream
+from sqlalchemy import Engine
+
+from events.errors import CaselogError, did_you_mean
+from schema.reports.choices import read_choices
+from schema.reports.declaring import Column, Report
+from schema.reports.finding import REPORTS, UnknownReport
+from schema.reports.reading import BadRequest, By, Reading, filters, periods, read_rows, read_series, read_totals
+from workers.asking import DAY, Question, question
+from workers.cells import Cell, cells, label
+from workers.chart import Chart, draw, spoken, step
+from workers.openapi import (
+    FORMS,
+    READ,
+    REPORT_ANSWERS,
+    REPORT_LIST_ANSWERS,
+    REPORT_LIST_PARAMETERS,
+    REPORT_PARAMETERS,
+    operation,
+)
+from workers.rendering import make_environment, root_of
+from workers.report_answers import NoAnswer, asking, chunks, described, spooled
+from workers.settings import Settings
+
+MOST_ROWS: Final = 500
+_STATUS: Final = {
+    UnknownReport: HTTPStatus.NOT_FOUND,
+    BadRequest: HTTPStatus.BAD_REQUEST,
+    NoAnswer: HTTPStatus.SERVICE_UNAVAILABLE,
+}
+_Request = Request[Any, Any, Any]
+
+
+class Shown(msgspec.Struct, frozen=True, kw_only=True):
+    """What a report's page shows below its form."""
+
+    caption: str
+    reading: Reading
+    rows: Sequence[Sequence[Cell]]
+    is_cut: bool
+    totals: Sequence[Cell]
+    chart: Chart | None
+    choices: Mapping[str, Sequence[str | None]]
+
+
+class ReportPages:
+    """The reports of one database, each request on a connection of its own."""
+
+    def __init__(self, engine: Engine, settings: Settings) -> None:
+        self._engine = engine
+        self._zone = settings.zone
+        self._templates = make_environment()
+
+    def handlers(self) -> list[HTTPRouteHandler]:
+        """The routes. They run in threads: what one report takes, no other page waits for."""
+
+        @route(
+            "/reports", http_method=READ, sync_to_thread=True, summary="The reports that there are",
+            operation_class=operation(REPORT_LIST_ANSWERS, REPORT_LIST_PARAMETERS),
+        )  # fmt: skip
+        def list_reports(request: _Request) -> Response[Any]:
+            return self._list(request)
+
+        @route(
+            "/reports/{name:str}", http_method=READ, sync_to_thread=True, summary="A report for a range of days",
+            operation_class=operation(REPORT_ANSWERS, REPORT_PARAMETERS),
+        )  # fmt: skip
+        def show_report(request: _Request, name: FromPath[str]) -> Response[Any]:
+            return self._show(request, name)
+
+        return [list_reports, show_report]
+
+    def _list(self, request: _Request) -> Response[Any]:
+        try:
+            form = _form(request, {"html", "json"})
+            name = request.query_params.get("report")
+            if name:
+                asked = self._question(request, _report(name)).about(_report(name))
+                more = {"format": form} if "format" in request.query_params else {}
+                return Redirect(f"{root_of(request.scope)}reports/{name}?{asked.query(**more)}", status_code=303)
+        except (UnknownReport, BadRequest, NoAnswer) as error:
+            return self._refuse(request, error)
+        if form == "json":
+            return _json([described(report) for report in REPORTS.values()], HTTPStatus.OK)
+        return self._page(request, "reports.html", HTTPStatus.OK, reports=list(REPORTS.values()), error="")
+
+    def _show(self, request: _Request, name: str) -> Response[Any]:
+        asked = None
+        try:
+            asked = self._question(request, _report(name))
+            form = _form(request, set(FORMS))
+            reading = asked.reading()
+            if form == "html":
+                with asking(self._engine) as db:
+                    shown = self._shown(db, reading)
+                return self._report_page(request, asked, shown, HTTPStatus.OK, "")
+            out, size = spooled(self._engine, reading, form)
+        except (UnknownReport, BadRequest, NoAnswer) as error:
+            return self._refuse(request, error, asked)
+        headers = {"content-length": str(size)}
+        if form == "csv":
+            headers["content-disposition"] = f'attachment; filename="{name}_{reading.first}_{reading.last}.csv"'
+        return Stream(chunks(out), media_type=FORMS[form], headers=headers)
+
+    def _question(self, request: _Request, report: Report) -> Question:
+        return question(report, request.query_params.multi_items(), self._zone, datetime.now(UTC))
+
+    def _shown(self, db: Any, reading: Reading) -> Shown:
+        columns = reading.columns
+        with closing(read_rows(db, reading)) as every:
+            rows = list(islice(every, MOST_ROWS + 1))
+        measures = reading.report.measures
+        totals = read_totals(db, reading) if measures and rows else ()
+        by: By = "month" if reading.report.is_monthly else step(reading.first, reading.last, reading.by)
+        main = reading.report.main_measure
+        return Shown(
+            caption=_caption(reading),
+            reading=reading,
+            rows=[cells(columns, row, self._zone) for row in rows[:MOST_ROWS]],
+            is_cut=len(rows) > MOST_ROWS,
+            totals=cells(measures, totals, self._zone) if totals else (),
+            chart=draw(
+                read_series(db, reading, by),
+                reading.first,
+                reading.last,
+                by,
+                what=label(main.name if main else "rows"),
+                unit=main.unit if main else "rows",
+            ),
+            choices=read_choices(db, reading),
+        )
+
+    def _refuse(self, request: _Request, error: CaselogError, asked: Question | None = None) -> Response[Any]:
+        status = _STATUS[type(error)]
+        if _prefers(request) != "html":
+            return _json({"status": int(status), "detail": str(error)}, status)
+        if asked is None:
+            return self._page(request, "reports.html", status, reports=list(REPORTS.values()), error=str(error))
+        return self._report_page(request, asked, None, status, str(error))
+
+    def _report_page(
+        self, request: _Request, asked: Question, shown: Shown | None, status: HTTPStatus, error: str
+    ) -> Response[Any]:
+        return self._page(
+            request,
+            "report.html",
+            status,
+            report=asked.report,
+            reports=list(REPORTS),
+            asked=asked,
+            # A field for days shows nothing else; the error names what it was.
+            days=[day if DAY.fullmatch(day) else "" for day in (asked.first, asked.last)],
+            periods=periods(asked.report),
+            filters=_filters(asked, shown.choices if shown else {}),
+            shown=shown,
+            most_rows=MOST_ROWS,
+            zone=self._zone.key,
+            error=error,
+        )
+
+    def _page(self, request: _Request, template: str, status: HTTPStatus, **context: Any) -> Response[str]:
+        text = self._templates.get_template(template).render(root=root_of(request.scope), **context)
+        return Response(text, status_code=status, media_type=MediaType.HTML)
+
+
+def _report(name: str) -> Report:
+    if name not in REPORTS:
+        known = list(REPORTS)
+        raise UnknownReport(f"there is no report {name!r}: choose {', '.join(known)}.{did_you_mean(name, known)}")
+    return REPORTS[name]
+
+
+def _form(request: _Request, known: set[str]) -> str:
+    """In which form the answer is wanted. Raises `BadRequest`."""
+    given = request.query_params.get("format")
+    if given and given not in known:
+        names = [form for form in FORMS if form in known]
+        raise BadRequest(f"format: there is no {given!r}: choose {', '.join(names)}.{did_you_mean(given, names)}")
+    preferred = _prefers(request)
+    return preferred if preferred in known else "html"
+
+
+def _prefers(request: _Request) -> str:
+    """The form that the request names, or else accepts; a browser's is HTML."""
+    given: str = request.query_params.get("format", "")
+    if given:
+        return given
+    media_type = request.accept.best_match(list(FORMS.values()), default=FORMS["html"])
+    return next(form for form, name in FORMS.items() if name == media_type)
+
+
+def _filters(
+    asked: Question, choices: Mapping[str, Sequence[str | None]]
+) -> list[tuple[Column, str | None, list[str] | None]]:
+    """Each column to filter by, its value that was asked for, and what can be chosen: the empty value as ''.
+
+    A value that was asked for stays, though nothing has it. Where the choices are not known, or too many: None.
+    """
+    where = dict(asked.where)
+    found: list[tuple[Column, str | None, list[str] | None]] = []
+    for column in filters(asked.report):
+        chosen, options = where.get(column.name), None
+        if column.name in choices:
+            options = [value or "" for value in choices[column.name]]
+            options += [] if chosen is None or chosen in options else [chosen]
+        found.append((column, chosen, options))
+    return found
+
+
+def _caption(reading: Reading) -> str:
+    days = f"{spoken(reading.first, 'day')} to {spoken(reading.last, 'day')}"
+    return f"{label(reading.report.name)}, {days}{f', by {reading.by}' if reading.by else ''}"
+
+
+def _json(value: Any, status: HTTPStatus) -> Response[bytes]:
+    return Response(msgspec.json.encode(value), status_code=status, media_type=MediaType.JSON)
