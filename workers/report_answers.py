@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import chain, repeat
-from tempfile import SpooledTemporaryFile
-from typing import Any, BinaryIO, Final, cast
+from typing import Any, BinaryIO, Final
 
 import msgspec
 from sqlalchemy import Connection, Engine
@@ -17,13 +16,11 @@ from events.errors import CaselogError
 from schema.connection import limit_statements
 from schema.reports.declaring import Column, Report
 from schema.reports.reading import Reading, filters, periods, read_rows, read_totals
+from workers.answer import Answer
 from workers.formats import json_objects, write
 from workers.output import rfc3339
 
 STATEMENT_TIMEOUT_MS: Final = 30_000
-# What an answer takes of memory; the rest of it is a file that nobody else can open.
-SPOOLED_BYTES: Final = 4 * 1024 * 1024
-CHUNK_BYTES: Final = 64 * 1024
 _CANCELLED: Final = "57014"
 _encoder: Final = msgspec.json.Encoder()
 
@@ -64,28 +61,14 @@ def read_into(out: BinaryIO, db: Connection, reading: Reading, form: str) -> Non
         _write_document(out, db, reading)
 
 
-def spooled(engine: Engine, reading: Reading, form: str) -> tuple[BinaryIO, int]:
-    """The whole report and its size in bytes (docs/decisions/0066). Raises `NoAnswer`.
+def written_answer(engine: Engine, reading: Reading, form: str) -> Answer:
+    """The whole report, being written. What it raises in the end is `NoAnswer`."""
 
-    Once it is here the database is no longer needed: neither a slow client nor one that goes away holds a connection.
-    """
-    out = cast("BinaryIO", SpooledTemporaryFile(SPOOLED_BYTES))  # noqa: SIM115 - whoever sends it closes it
-    try:
+    def write_it(out: BinaryIO) -> None:
         with asking(engine) as db:
             read_into(out, db, reading, form)
-        size = out.tell()
-        out.seek(0)
-    except BaseException:
-        out.close()
-        raise
-    return out, size
 
-
-def chunks(out: BinaryIO) -> Iterator[bytes]:
-    """What is in it, piece by piece; closes it at the end, also of a client that goes away."""
-    with out:
-        while chunk := out.read(CHUNK_BYTES):
-            yield chunk
+    return Answer(write_it)
 
 
 def described(report: Report) -> dict[str, Any]:

@@ -34,7 +34,7 @@ from workers.openapi import (
     operation,
 )
 from workers.rendering import make_environment, root_of
-from workers.report_answers import NoAnswer, asking, chunks, described, spooled
+from workers.report_answers import NoAnswer, asking, described, written_answer
 from workers.settings import Settings
 
 MOST_ROWS: Final = 500
@@ -109,13 +109,17 @@ class ReportPages:
                 with asking(self._engine) as db:
                     shown = self._shown(db, reading)
                 return self._report_page(request, asked, shown, HTTPStatus.OK, "")
-            out, size = spooled(self._engine, reading, form)
+            found = written_answer(self._engine, reading, form)
+            size = found.size()
         except (UnknownReport, BadRequest, NoAnswer) as error:
             return self._refuse(request, error, asked)
-        headers = {"content-length": str(size)}
+        # What takes longer is sent as it comes, without a length: one that breaks off is then told from a whole one.
+        headers = {} if size is None else {"content-length": str(size)}
         if form == "csv":
             headers["content-disposition"] = f'attachment; filename="{name}_{reading.first}_{reading.last}.csv"'
-        return Stream(chunks(out), media_type=FORMS[form], headers=headers)
+        if request.method == "HEAD":
+            found.close()
+        return Stream(found.chunks(), media_type=FORMS[form], headers=headers)
 
     def _question(self, request: _Request, report: Report) -> Question:
         return question(report, request.query_params.multi_items(), self._zone, datetime.now(UTC))
