@@ -20,6 +20,7 @@ MOST_BARS: Final = 124
 WIDEST_BAR: Final = 56.0
 # On phones, where a unit is half a pixel, the stylesheet writes so large.
 _LETTER: Final = 14
+_LETTER_WIDTH: Final = 0.6
 _BESIDE: Final = 12
 DAYS_BY_DAY: Final = 92
 DAYS_BY_WEEK: Final = 2 * 366
@@ -111,11 +112,17 @@ def draw(
         left=left,
         bars=bars,
         across=[
-            Mark(round(left + (place + 0.5) * across, 2), _label(days[place], by, years=years))
+            _mark(left + (place + 0.5) * across, _label(days[place], by, years=years))
             for place in range((each - 1) // 2, len(days), each)
         ],
         upwards=[Mark(round(base - tick * upwards, 2), _number(tick)) for tick in ticks],
     )
+
+
+def _mark(at: float, label: str) -> Mark:
+    """The label in the middle of its bar, or as far to the right as it is whole."""
+    half = len(label) * _LETTER * _LETTER_WIDTH / 2
+    return Mark(round(min(at, WIDTH - half), 2), label)
 
 
 def spoken(day: date, by: By) -> str:

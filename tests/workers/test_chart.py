@@ -89,4 +89,6 @@ def test_whatever_there_is_lies_within_the_drawing_and_is_not_too_much(
     heights = [mark.at for mark in chart.upwards]
     assert heights == sorted(heights, reverse=True)
     assert all(chart.left < mark.at < chart.width for mark in chart.across)
+    # Half of a label that is centred there, in letters of 14 units' size: none is cut off at the right.
+    assert all(mark.at + len(mark.label) * 14 * 0.6 / 2 <= chart.width + 0.01 for mark in chart.across)
     assert 1 <= len(chart.across) <= 4
