@@ -92,3 +92,13 @@ def test_whatever_there_is_lies_within_the_drawing_and_is_not_too_much(
     # Half of a label that is centred there, in letters of 14 units' size: none is cut off at the right.
     assert all(mark.at + len(mark.label) * 14 * 0.6 / 2 <= chart.width + 0.01 for mark in chart.across)
     assert 1 <= len(chart.across) <= 4
+
+
+def test_the_label_of_the_last_bar_is_whole() -> None:
+    """Thirteen weeks: every fourth has a label, and the last begins at the end of the period."""
+    first, last = date(2025, 1, 1), date(2025, 3, 31)
+    chart = draw([(date(2025, 1, 6), 38)], first, last, "week", what="Callbacks", unit="callbacks")
+    assert chart is not None
+    mark = chart.across[-1]
+    assert mark.label == "31 Mar 2025"
+    assert mark.at + len(mark.label) * 14 * 0.6 / 2 <= chart.width + 0.01
