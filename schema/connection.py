@@ -35,6 +35,7 @@ def make_engine(
         max_overflow=0,
         pool_timeout=turn_s,
         pool_pre_ping=True,
+        hide_parameters=True,  # an error's text, and so a log line, never holds case data
         json_deserializer=msgspec.json.decode,  # of a log's columns, decoding its context costs most
         connect_args={"connect_timeout": CONNECT_TIMEOUT_S, "application_name": application, **_LOST_PEER},
     )

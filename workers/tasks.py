@@ -7,6 +7,9 @@ also scheduled every second, so a lost nudge costs at most a second, and a nudge
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Final
 
 import dramatiq
@@ -23,7 +26,7 @@ from workers.logs import get_logger
 from workers.mending import tidy
 from workers.metrics import AGGREGATED, Tally, tally_retry
 from workers.recording import Recording
-from workers.transactions import DatabaseAway
+from workers.transactions import Contended, DatabaseAway, translated
 
 NAMESPACE: Final = "caselog"
 QUEUE: Final = "caselog.tasks"
@@ -78,29 +81,26 @@ def declare_tasks(
     """Declare every actor on the broker."""
     client: redis.Redis = broker.client
 
+    begun = partial(_begun, client, heartbeat)
+
     # No retries by dramatiq: the schedule is the retry, and it comes every second.
     @dramatiq.actor(broker=broker, queue_name=QUEUE, actor_name=AGGREGATE, max_retries=0, periodic=EverySecond())
     def aggregate() -> None:
-        client.delete(_nudged(AGGREGATE))
-        taken = 1
-        while taken:
-            taken = aggregator.add_up()
-            heartbeat.beat(messages=int(not taken), events=taken, idle=taken == 0)
-            tally.count(AGGREGATED, taken)
+        with begun(AGGREGATE):
+            taken = 1
+            while taken:
+                taken = aggregator.add_up()
+                heartbeat.beat(messages=int(not taken), events=taken, idle=taken == 0)
+                tally.count(AGGREGATED, taken)
 
     @dramatiq.actor(broker=broker, queue_name=QUEUE, actor_name=RETRY_PARKED, max_retries=0, periodic=EverySecond())
     def retry_parked() -> None:
-        client.delete(_nudged(RETRY_PARKED))
-        try:
+        with begun(RETRY_PARKED):
             recorded = recording.retry_parked()
-        except DatabaseAway as error:
-            get_logger().warning("parked events wait for the database", error=str(error))
-            heartbeat.wait(Doing.NO_DATABASE)
-            return
-        heartbeat.beat(messages=1, idle=True)
-        tally_retry(tally, recorded)
-        if recorded.deltas:
-            broker.enqueue(_message(AGGREGATE))
+            heartbeat.beat(messages=1, idle=True)
+            tally_retry(tally, recorded)
+            if recorded.deltas:
+                broker.enqueue(_message(AGGREGATE))
 
     # An export may take hours. The others go on meanwhile: a process works on one export at a time.
     @dramatiq.actor(
@@ -112,18 +112,33 @@ def declare_tasks(
         periodic=EverySecond(),
     )
     def export_reports() -> None:
-        client.delete(_nudged(EXPORT))
-        exporter.sweep()
+        with begun(EXPORT):
+            exporter.sweep()
 
     broker.add_middleware(_StopsExports(exporter))
 
     # An hour is short against days; and a dead letter whose event was sent again does no harm meanwhile.
     @dramatiq.actor(broker=broker, queue_name=QUEUE, actor_name=UPKEEP, max_retries=0, periodic=cron("7 * * * *"))
     def upkeep() -> None:
-        client.delete(_nudged(UPKEEP))
-        removed = tidy(engine, retention_days=dead_letter_retention_days)
-        if removed:
-            get_logger().info("dead letters were removed; see: caselog audit list --action dead", letters=removed)
+        with begun(UPKEEP):
+            removed = tidy(engine, retention_days=dead_letter_retention_days)
+            if removed:
+                get_logger().info("dead letters were removed; see: caselog audit list --action dead", letters=removed)
+
+
+@contextmanager
+def _begun(client: redis.Redis, heartbeat: Heartbeat, task: str) -> Iterator[None]:
+    """Within, the task is done. A server that is away is one line in the log: the schedule comes again."""
+    with suppress(redis.RedisError):  # a nudge that cannot be forgotten forgets itself within a second
+        client.delete(_nudged(task))
+    try:
+        with translated():
+            yield
+    except (DatabaseAway, Contended) as error:
+        get_logger().warning("a task waits for the database", task=task, error=str(error))
+        heartbeat.wait(Doing.NO_DATABASE)
+    except (redis.RedisError, dramatiq.errors.BrokerError) as error:
+        get_logger().warning("a task waits for Redis", task=task, error=str(error))
 
 
 class _StopsExports(dramatiq.Middleware):

@@ -176,6 +176,8 @@ def test_it_outlives_a_redis_and_a_database_that_are_away(
         eventually(lambda: counted(database_url) == 3, "it works again after the database was away")
         assert tasks.is_running()
         assert tasks.stop() == 0
+        assert "Traceback" not in tasks.said()  # that a server is away is one line a task
+        assert "a task waits for the database" in tasks.said()
     finally:
         pipeline.close()
         server.stop()
