@@ -10,6 +10,9 @@ from sqlalchemy.engine import make_url
 
 CONNECT_TIMEOUT_S: Final = 5
 APPLICATION_NAME: Final = "caselog"
+# A worker that was stopped (or its machine cut off) in the middle of a batch holds locks for which others wait; within
+# a batch, no two statements are seconds apart. Its session ends, and what it had written is rolled back.
+IDLE_IN_BATCH_S: Final = 30
 # A server that vanished without a word (a cut network, a machine that died) is noticed within half a minute, not
 # after the kernel's default of two hours. Without effect on Unix sockets.
 _LOST_PEER: Final = {
@@ -21,11 +24,18 @@ _LOST_PEER: Final = {
 
 
 def make_engine(
-    database_url: str, *, application: str = APPLICATION_NAME, connections: int = 2, turn_s: float = 30.0
+    database_url: str,
+    *,
+    application: str = APPLICATION_NAME,
+    connections: int = 2,
+    turn_s: float = 30.0,
+    idle_s: int = 0,
 ) -> Engine:
     """An engine for a `postgresql://` URL; nothing is connected yet.
 
     Who finds all its connections taken waits `turn_s` seconds for one, and then gets SQLAlchemy's `TimeoutError`.
+    PostgreSQL ends a session that does nothing for `idle_s` seconds within a transaction (0: never); a reader that
+    streams to a person may well pause for longer, a worker that holds locks may not.
     Dead connections of the pool (after a restart of the server) are found and replaced before use.
     """
     url = make_url(database_url).set(drivername="postgresql+psycopg")
@@ -47,6 +57,7 @@ def make_engine(
         connection.autocommit = True
         connection.execute("set plan_cache_mode = force_custom_plan")
         connection.execute("set timezone = 'UTC'")
+        connection.execute(f"set idle_in_transaction_session_timeout = {idle_s * 1000}")
         # To compile the plan of a report costs half a second, and its first row is due before.
         connection.execute("set jit = off")
         connection.autocommit = False

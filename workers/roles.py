@@ -14,7 +14,7 @@ from sqlalchemy import Engine, QueuePool
 from events.publisher import Publisher
 from events.registry import autodiscover, event_registry
 from events.resolve import Rules
-from schema.connection import make_engine
+from schema.connection import IDLE_IN_BATCH_S, make_engine
 from workers import crashing
 from workers.aggregating import Aggregator
 from workers.breaker import Breaker
@@ -63,7 +63,9 @@ def make_recording(
     crashing.arm(settings.crash_at)
     autodiscover(settings.apps)
     return Recording(
-        make_engine(services.database_url, application="caselog recorder", connections=connections),
+        make_engine(
+            services.database_url, application="caselog recorder", connections=connections, idle_s=IDLE_IN_BATCH_S
+        ),
         event_registry,
         make_rules(settings),
         transaction_events=settings.batch_events,
@@ -115,7 +117,9 @@ def run_task_worker(settings: Settings, services: Services) -> None:
     broker = make_broker(client)
     heartbeat = Heartbeat(client, "tasks")
     recording = make_recording(settings, services, connections=WORKER_THREADS, progress=heartbeat.progress)
-    engine = make_engine(services.database_url, application="caselog tasks", connections=WORKER_THREADS)
+    engine = make_engine(
+        services.database_url, application="caselog tasks", connections=WORKER_THREADS, idle_s=IDLE_IN_BATCH_S
+    )
     export_engine = make_engine(services.database_url, application="caselog exports", connections=CONNECTIONS)
     tally = Tally()
     declare_tasks(
