@@ -40,7 +40,7 @@ class LocalRedis:
             "pidfile": str(self._place.redis_sockets / "redis.pid"),
             "dir": str(self._place.redis_data),
             "appendonly": "yes",
-            "appendfsync": "everysec",  # a power cut may cost the last second; a killed process costs nothing
+            "appendfsync": "always",  # with "everysec", a kill of Redis alone loses what it confirmed (docs/decisions/0085)
             "save": "",  # the append-only file is the one copy
             "maxmemory-policy": "noeviction",  # a full Redis refuses a publish instead of forgetting one
             "daemonize": "no",

@@ -142,7 +142,7 @@ def test_they_are_the_versions_and_settings_that_the_promises_need(data_dir: Pat
         assert query(urls, "select current_setting('server_version_num')::int / 10000") == [(18,)]
         assert query(urls, "select lower('ÄÉ'), getdatabaseencoding()") == [("äé", "UTF8")]
         with redis_of(urls) as client:
-            wanted = {"appendonly": "yes", "appendfsync": "everysec", "maxmemory-policy": "noeviction", "port": "0"}
+            wanted = {"appendonly": "yes", "appendfsync": "always", "maxmemory-policy": "noeviction", "port": "0"}
             assert {name: client.config_get(name)[name] for name in wanted} == wanted
 
 
