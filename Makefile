@@ -61,6 +61,12 @@ check: $(STAMP) ## Check format, style, types and the direction of imports
 bench: $(STAMP) ## Measure the throughput on this machine
 	$(BIN)/python benchmarks/throughput.py $(ARGS)
 
+SECONDS ?= 120
+BROKER ?= redis
+.PHONY: chaos
+chaos: $(STAMP) ## Break a whole pipeline for SECONDS=120 on BROKER=redis or rabbitmq, by SEED=...; nothing may be lost
+	PYTHONPATH=tests $(BIN)/python tests/system/chaos/rig.py --seconds $(SECONDS) --broker $(BROKER) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
 .PHONY: migrate
 migrate: $(STAMP) ## Bring the database of CASELOG_DATABASE_URL, or of a running `make run`, to the current schema
 	$(BIN)/python $(BIN)/caselog migrate

@@ -1,0 +1,235 @@
+"""The servers that the rig breaks: PostgreSQL and Redis of its own, and a virtual host of a RabbitMQ."""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from time import monotonic, sleep
+from typing import Final, Protocol
+from uuid import uuid4
+
+import psycopg
+from redis import Redis
+from redis.exceptions import RedisError
+from wire import Wire, Wires
+
+from events.errors import SettingsError
+from workers.data_dir import Place
+from workers.local_postgres import LocalPostgres, postgres_url
+from workers.local_redis import LocalRedis, socket_path
+
+DEADLINE_S: Final = 60.0
+RABBITMQ: Final = ("127.0.0.1", 5672)
+REDIS_DISK_MB: Final = 96
+POSTGRES_DISK_MB: Final = 700
+_PIECE: Final = bytes(1 << 20)
+
+
+def wait_until(is_so: Callable[[], object], what: str, within_s: float = DEADLINE_S) -> None:
+    deadline_s = monotonic() + within_s
+    while not is_so():
+        if monotonic() > deadline_s:
+            raise TimeoutError(f"never came true within {within_s:g} s: {what}")
+        sleep(0.05)
+
+
+class Disk:
+    """A small file system of a server's own, to be filled. None of it where we may not mount."""
+
+    def __init__(self, directory: Path, size_mb: int, owner: str | None = None) -> None:
+        self.directory = directory
+        self._ballast = directory / "ballast"
+        subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", f"size={size_mb}m", "caselog-chaos", str(directory)],
+            check=True,
+            capture_output=True,
+        )
+        directory.chmod(0o700)
+        if owner is not None:
+            shutil.chown(directory, owner)
+
+    def fill(self) -> None:
+        with self._ballast.open("wb", buffering=0) as file:
+            try:
+                while True:
+                    file.write(_PIECE)
+            except OSError as error:
+                if error.errno != errno.ENOSPC:
+                    raise
+
+    def free(self) -> None:
+        self._ballast.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        subprocess.run(["umount", "--lazy", str(self.directory)], check=False, capture_output=True)
+
+
+def may_mount() -> bool:
+    return os.geteuid() == 0 and shutil.which("mount") is not None
+
+
+class Server(Protocol):
+    """A server process of ours."""
+
+    @property
+    def pid(self) -> int | None: ...
+    def start(self) -> None: ...
+    def stop(self) -> None: ...
+    def has_died(self) -> bool: ...
+
+
+class Owned:
+    """A server behind its wire. `wanted` says whether it should run; `revive` starts it again where it should."""
+
+    def __init__(self, name: str, server: Server, wire: Wire, disk: Disk | None) -> None:
+        self.name, self.server, self.wire, self.disk = name, server, wire, disk
+        self.wanted = True
+
+    def send(self, number: signal.Signals) -> None:
+        if self.server.pid is not None:
+            with suppress(ProcessLookupError):
+                os.kill(self.server.pid, number)
+
+    def stop(self) -> None:
+        """As an operator stops it."""
+        self.wanted = False
+        self.server.stop()
+
+    def die(self, number: signal.Signals) -> None:
+        """Without a goodbye, until `start`."""
+        self.wanted = False
+        self.send(number)
+
+    def start(self) -> None:
+        self.wanted = True
+        self.revive()
+
+    def revive(self) -> None:
+        """Where it should run and does not, start it. On a full disk it may not: then the next call tries again."""
+        if self.wanted and (self.server.has_died() or self.server.pid is None):
+            with suppress(SettingsError):
+                self.server.start()
+
+
+class DurableRedis:
+    """The embedded Redis, with each write on disk before it is confirmed, unless told otherwise.
+
+    It starts with `everysec`: nobody gets to it before that is changed.
+    """
+
+    def __init__(self, place: Place, appendfsync: str) -> None:
+        self.wire: Wire | None = None
+        self._redis = LocalRedis(place)
+        self._socket = str(socket_path(place))
+        self._appendfsync = appendfsync
+
+    @property
+    def pid(self) -> int | None:
+        return self._redis.pid
+
+    def has_died(self) -> bool:
+        return self._redis.has_died()
+
+    def start(self) -> None:
+        if self.wire is not None:
+            self.wire.is_shut = True
+        self._redis.start()
+        try:
+            with self.client() as client:
+                client.config_set("appendfsync", self._appendfsync)
+                client.config_set("auto-aof-rewrite-min-size", "8mb")
+        except RedisError:  # it died again at once, of a full disk
+            return
+        if self.wire is not None:
+            self.wire.is_shut = False
+
+    def stop(self) -> None:
+        self._redis.stop()
+
+    def client(self) -> Redis:
+        return Redis(unix_socket_path=self._socket, socket_timeout=5, protocol=2)
+
+
+def start_redis(place: Place, wires: Wires, appendfsync: str) -> tuple[Owned, str]:
+    """A Redis behind a wire, and its URL."""
+    disk = Disk(place.redis_data, REDIS_DISK_MB) if may_mount() else None
+    server = DurableRedis(place, appendfsync)
+    server.start()
+    wire = server.wire = Wire(wires, socket_path(place))
+    return Owned("Redis", server, wire, disk), f"redis://127.0.0.1:{wire.port}/0"
+
+
+def start_postgres(place: Place, wires: Wires) -> tuple[Owned, str, str]:
+    """A PostgreSQL behind a wire, its URL through the wire, and the one that leads there without."""
+    server = LocalPostgres(place)
+    server.start()
+    disk = None
+    if may_mount():
+        server.stop()
+        made = place.postgres_data.rename(place.postgres_data.with_suffix(".made"))
+        place.postgres_data.mkdir(mode=0o700)
+        disk = Disk(place.postgres_data, POSTGRES_DISK_MB, place.user)
+        subprocess.run(["cp", "-a", f"{made}/.", str(place.postgres_data)], check=True)
+        shutil.rmtree(made)
+        server.start()
+    direct = postgres_url(place)
+    for setting in ("max_wal_size = '96MB'", "min_wal_size = '32MB'"):
+        with psycopg.connect(direct, autocommit=True) as db:
+            db.execute(f"alter system set {setting}".encode())
+            db.execute("select pg_reload_conf()")
+    wire = Wire(wires, place.postgres_sockets / ".s.PGSQL.5432")
+    url = f"postgresql://caselog@127.0.0.1:{wire.port}/caselog?sslmode=disable&gssencmode=disable"
+    return Owned("PostgreSQL", server, wire, disk), url, direct
+
+
+def kill_backend(direct_url: str, chance: random.Random, *, politely: bool) -> bool:
+    """End one session of caselog's: by kill -9, after which PostgreSQL restarts itself, or as an administrator does."""
+    try:
+        with psycopg.connect(direct_url, connect_timeout=3) as db:
+            query = "select pid from pg_stat_activity where application_name like 'caselog%' order by pid"
+            pids = [row[0] for row in db.execute(query)]
+            if not pids:
+                return False
+            if politely:
+                db.execute("select pg_terminate_backend(pid) from unnest(%s::int[]) as pid", [pids])
+                return True
+    except psycopg.OperationalError:
+        return False
+    with suppress(ProcessLookupError, PermissionError):
+        os.kill(chance.choice(pids), signal.SIGKILL)
+    return True
+
+
+class VirtualHost:
+    """A virtual host of our own on a RabbitMQ of which others use the rest."""
+
+    def __init__(self, wires: Wires) -> None:
+        self.name = f"caselog-chaos-{uuid4().hex[:8]}"
+        if self.control("add_vhost", self.name) or self.control(
+            "set_permissions", "--vhost", self.name, "guest", ".*", ".*", ".*"
+        ):
+            raise OSError("rabbitmqctl cannot make a virtual host of our own (it may want to be run as root)")
+        self.wire = Wire(wires, RABBITMQ)
+        self.url = f"amqp://guest:guest@127.0.0.1:{self.wire.port}/{self.name}?heartbeat=5"
+        self.direct_url = f"amqp://guest:guest@{RABBITMQ[0]}:{RABBITMQ[1]}/{self.name}"
+
+    def close_all_connections(self) -> None:
+        self.control("close_all_connections", "--vhost", self.name, "chaos")
+
+    def restart(self) -> None:
+        self.control("restart_vhost", "--vhost", self.name)
+
+    def close(self) -> None:
+        self.control("delete_vhost", self.name)
+
+    @staticmethod
+    def control(*arguments: str) -> int:
+        done = subprocess.run(["rabbitmqctl", "--quiet", *arguments], capture_output=True, timeout=120, check=False)
+        return done.returncode
