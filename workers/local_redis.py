@@ -40,7 +40,7 @@ class LocalRedis:
             "pidfile": str(self._place.redis_sockets / "redis.pid"),
             "dir": str(self._place.redis_data),
             "appendonly": "yes",
-            "appendfsync": "always",  # with "everysec", a kill of Redis alone loses what it confirmed (docs/decisions/0085)
+            "appendfsync": "always",  # with "everysec", a kill of Redis alone may lose what it confirmed
             "save": "",  # the append-only file is the one copy
             "maxmemory-policy": "noeviction",  # a full Redis refuses a publish instead of forgetting one
             "daemonize": "no",
