@@ -20,6 +20,7 @@ from workers.logs import get_logger
 from workers.pausing import PauseWatch
 from workers.recorded import Recorded
 from workers.recording import Recording
+from workers.stopping import exit_in_time
 from workers.tracing import Span, no_span
 from workers.transactions import DatabaseAway
 
@@ -100,8 +101,14 @@ class Recorder:
         self._stopping.set()
 
     def stop_on_signals(self) -> None:
+        """SIGTERM and SIGINT stop it; where a server does not answer, it is ended in time all the same."""
+
+        def stop(*_: object) -> None:
+            self.stop()
+            exit_in_time()
+
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self.stop)
+            signal.signal(number, stop)
 
     def _consume(self, connection: Connection) -> None:
         """Consume until told to stop, or paused: what is held then goes back to the broker with the connection."""

@@ -26,6 +26,7 @@ from workers.logs import get_logger
 from workers.mending import tidy
 from workers.metrics import AGGREGATED, Tally, tally_retry
 from workers.recording import Recording
+from workers.stopping import exit_in_time
 from workers.transactions import Contended, DatabaseAway, translated
 
 NAMESPACE: Final = "caselog"
@@ -178,8 +179,13 @@ def run_tasks(broker: RedisBroker) -> None:
     """Work until SIGTERM or SIGINT: the tasks in threads, the schedule in the main thread. Finishes what is begun."""
     worker = dramatiq.Worker(broker, worker_timeout=POLL_MS, worker_threads=WORKER_THREADS)
     schedule = _Schedule([actor for actor in broker.actors.values() if "periodic" in actor.options])
+
+    def stop(*_: object) -> None:
+        schedule.stop()
+        exit_in_time()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: schedule.stop())
+        signal.signal(number, stop)
     worker.start()
     try:
         schedule.schedule()

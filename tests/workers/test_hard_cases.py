@@ -118,6 +118,40 @@ def test_a_recorder_that_stands_still_within_a_batch_holds_nobody_up_for_ever_an
     assert redis_pipeline.logs() == 5
 
 
+def test_a_recorder_whose_batch_waits_for_a_lock_stops_in_time_all_the_same(redis_pipeline: Pipeline) -> None:
+    """A batch that cannot be finished is given up, and recorded by whoever comes next."""
+    redis_pipeline.publish([created("AB-1")])
+    recorder = redis_pipeline.start("recorder")
+    redis_pipeline.recorded(1)
+    with psycopg.connect(redis_pipeline.database_url) as db:
+        db.execute("select 1 from \"case\" where reference = 'AB-1' for update")
+        redis_pipeline.publish([event("case", "CASE_VIEWED", "AB-1")])
+        waits = "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
+        eventually(lambda: redis_pipeline.one(waits) == 1, "the recorder waits for the row")
+        assert recorder.stop() == 1
+    redis_pipeline.start("recorder")
+    redis_pipeline.recorded(2)
+    redis_pipeline.drain_reports()
+
+
+def test_a_tasks_worker_whose_redis_is_frozen_stops_in_time_all_the_same(tmp_path: Path, database_url: str) -> None:
+    with tempfile.TemporaryDirectory(prefix="caselog-", dir="/tmp") as directory:
+        server = RedisServer(Path(directory))
+        server.start()
+        pipeline = Pipeline(tmp_path, database_url, server.url, server.url)
+        try:
+            tasks = pipeline.start("tasks")
+            eventually(lambda: "tasks started" in tasks.said(), "it has started")
+            server.freeze()
+            frozen_until_s = time.monotonic() + 2
+            eventually(lambda: time.monotonic() > frozen_until_s, "it has met the frozen Redis")
+            tasks.stop()
+        finally:
+            server.thaw()
+            pipeline.close()
+            server.stop()
+
+
 def flood(poison: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """So many events of an unknown type in a row, and the good ones before, behind and (a few) among them."""
     good = list(simulate(30, 5))
