@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import threading
 import time
-from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import accumulate
 from typing import Final
@@ -25,9 +24,9 @@ from schema.connection import limit_statements
 from schema.reports import outbox
 from workers.health import ALL, STATEMENT_TIMEOUT_MS, WITHIN_S, Health
 from workers.heartbeat import YOUNG_S, Beat, read_beats
-from workers.metrics import COUNTERS, ENDLESS, HISTOGRAMS, LE, OTHER, SUM, CounterFamily, Field, HistogramFamily
+from workers.metrics import COUNTERS, ENDLESS, HISTOGRAMS, OTHER, SUM, CounterFamily, Field, HistogramFamily
 from workers.queues import raw_events_status
-from workers.totals import read_gauges, read_totals
+from workers.totals import bucket_counts, read_gauges, read_totals
 
 ROLES: Final = ("recorder", "tasks")
 
@@ -249,11 +248,7 @@ def _counter(family: CounterFamily, totals: Mapping[Field, float]) -> Metric:
 
 
 def _histogram(family: HistogramFamily, totals: Mapping[Field, float]) -> Metric:
-    counts = [0.0] * (len(family.edges) + 1)
-    for (name, *rest), total in totals.items():
-        if name == family.name and rest[0] == LE:
-            # An edge that another version had counts in the next that we have.
-            counts[bisect_left(family.edges, float(rest[1]))] += total
+    counts = bucket_counts(family, totals)
     edges = [*(f"{edge:g}" for edge in family.edges), ENDLESS]
     metric = HistogramMetricFamily(family.name, family.help)
     metric.add_metric((), list(zip(edges, accumulate(counts), strict=True)), totals.get((family.name, SUM), 0.0))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import secrets
 import threading
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -19,7 +20,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from workers.metrics import Field, Tally
+from workers.metrics import LE, CounterFamily, Field, HistogramFamily, Tally
 from workers.services import Services, redis_py_url
 
 TOTALS: Final = "caselog:metrics:totals"
@@ -109,6 +110,21 @@ def read_totals(client: redis.Redis) -> Mapping[Field, float]:
     """The sums of all workers' increments since Redis was last emptied. Raises `redis.RedisError`."""
     found = client.hgetall(TOTALS)
     return {msgspec.json.decode(field, type=Field): float(value) for field, value in found.items()}
+
+
+def bucket_counts(family: HistogramFamily, totals: Mapping[Field, float]) -> list[float]:
+    """Of a histogram, how many values fell into each bucket: one for each edge, and one for what is above them."""
+    counts = [0.0] * (len(family.edges) + 1)
+    for (name, *rest), total in totals.items():
+        if name == family.name and rest[0] == LE:
+            # An edge that another version had counts in the next that we have.
+            counts[bisect_left(family.edges, float(rest[1]))] += total
+    return counts
+
+
+def count_all(family: CounterFamily, totals: Mapping[Field, float]) -> float:
+    """A family's counters, summed over their labels."""
+    return sum(total for (name, *_), total in totals.items() if name == family.name)
 
 
 def read_gauges(client: redis.Redis) -> dict[str, Gauges]:
