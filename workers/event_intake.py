@@ -19,6 +19,7 @@ from events.publisher import Publisher
 from workers.access import Access, AnyRequest
 from workers.http_binding import BODY_BYTES_MAX, FAULTS_SHOWN_MAX, NoEvents, read_events
 from workers.logs import get_logger
+from workers.openapi import EVENTS_ANSWERS, EVENTS_BODY, operation
 from workers.tokens import TokenRole
 
 # A broker that is away is said so soon; the sender sends the same again.
@@ -44,7 +45,12 @@ class EventIntake:
     def handler(self) -> HTTPRouteHandler:
         """The route."""
 
-        @post("/events", request_max_body_size=BODY_BYTES_MAX, summary="Publish events")
+        @post(
+            "/events",
+            request_max_body_size=BODY_BYTES_MAX,
+            summary="Publish events",
+            operation_class=operation(EVENTS_ANSWERS, body=EVENTS_BODY),
+        )
         async def post_events(request: AnyRequest) -> Response[bytes]:
             self._access.require(request, TokenRole.PUBLISHER)  # before any of the body is read
             return await self._take(request)

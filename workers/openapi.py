@@ -19,6 +19,7 @@ from litestar.openapi.spec import (
     Operation,
     Parameter,
     Reference,
+    RequestBody,
     Schema,
 )
 
@@ -140,8 +141,44 @@ REPORT_ANSWERS: Final[Answers] = {
 }
 
 
-def operation(answers: Answers, parameters: Sequence[Parameter] = ()) -> type[Operation]:
-    """An operation that takes these parameters, and may answer this and nothing else.
+_EVENT: Final = Schema(
+    type=OpenAPIType.OBJECT,
+    description="a CloudEvent, as docs/events.md describes it",
+    required=["id", "source", "specversion", "time", "type"],
+    properties={"specversion": TEXT, "id": TEXT, "source": TEXT, "type": TEXT, "subject": TEXT, "time": _MOMENT},
+)
+EVENTS_BODY: Final = {
+    "application/cloudevents+json": _EVENT,
+    "application/cloudevents-batch+json": array(_EVENT),
+    "application/json": Schema(description="the event's data; its attributes are headers that begin with ce-"),
+}
+_FAULTS: Final = Schema(
+    type=OpenAPIType.OBJECT,
+    required=["detail", "status"],
+    properties={
+        "status": NUMBER,
+        "detail": TEXT,
+        "events": array(
+            Schema(
+                type=OpenAPIType.OBJECT,
+                required=["error", "position"],
+                properties={"position": NUMBER, "error": TEXT, "source": _OPTIONAL_TEXT, "id": _OPTIONAL_TEXT},
+            )
+        ),
+    },
+)
+EVENTS_ANSWERS: Final[Answers] = {
+    202: {"application/json": record(accepted=NUMBER)},
+    400: {"application/json": _FAULTS},
+    **dict.fromkeys((401, 403, 415, 429, 503), REFUSAL),
+    413: {"application/json": _FAULTS},
+}
+
+
+def operation(
+    answers: Answers, parameters: Sequence[Parameter] = (), body: Mapping[str, Schema] | None = None
+) -> type[Operation]:
+    """An operation that takes these parameters and this body, and may answer this and nothing else.
 
     Litestar would tell both from a handler's signature, but only one media type a status, and no names of reports.
     """
@@ -158,6 +195,9 @@ def operation(answers: Answers, parameters: Sequence[Parameter] = ()) -> type[Op
         def __post_init__(self) -> None:
             self.parameters = list(parameters) or None
             self.responses = answered
+            if body is not None:
+                contents = {name: OpenAPIMediaType(schema=schema) for name, schema in body.items()}
+                self.request_body = RequestBody(content=contents, required=True)
 
     return Described
 
@@ -167,7 +207,7 @@ def configuration(version: str) -> OpenAPIConfig:
     return OpenAPIConfig(
         title="caselog",
         version=version,
-        description="The status worker of caselog: health, metrics and reports.",
+        description="The status worker of caselog: health, metrics, reports, and events over HTTP.",
         openapi_router=Router(PATH, route_handlers=[], include_in_schema=False),
         render_plugins=[JsonRenderPlugin(path="/")],
     )
