@@ -19,16 +19,17 @@ from workers.deploy import installed_version
 from workers.exposition import Exposition
 from workers.health import ALL, READY, Check, Health
 from workers.logs import get_logger
-from workers.openapi import ALIVE, CHECKS, METRICS, PAGE, READ, VERSIONS, configuration, operation
-from workers.rendering import make_environment, static_files
+from workers.openapi import ALIVE, CHECKS, METRICS, READ, VERSIONS, configuration, operation
+from workers.rendering import static_files
 from workers.settings import Settings
 
-# Nothing here is for frames, scripts, other sites or caches.
+# Nothing here is for frames, other sites or caches, and no script or style stands in a page itself.
 HEADERS: Final = {
     "cache-control": "no-store",
-    "content-security-policy": "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; "
-    "base-uri 'none'; frame-ancestors 'none'",
-    "referrer-policy": "no-referrer",
+    "content-security-policy": "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; "
+    "img-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    # Not no-referrer: a form would then be sent with the origin null, and could not be told from another site's.
+    "referrer-policy": "same-origin",
     "x-content-type-options": "nosniff",
 }
 
@@ -58,14 +59,7 @@ def make_app(
 
     `more` are routes beside those that only say how the installation is.
     """
-    templates = make_environment()
     files = static_files()
-
-    @route(
-        "/", http_method=READ, media_type=MediaType.HTML, sync_to_thread=False, operation_class=operation({200: PAGE})
-    )
-    def home() -> str:
-        return templates.get_template("home.html").render(root="")
 
     @route("/static/{name:str}", http_method=READ, sync_to_thread=False, include_in_schema=False)
     def static(name: FromPath[str]) -> Response[bytes]:
@@ -104,7 +98,7 @@ def make_app(
         return Response(exposition.render(), media_type=CONTENT_TYPE_LATEST)
 
     return Litestar(
-        [home, static, ping_json, livez, readyz, healthcheck_json, metrics, *more],
+        [static, ping_json, livez, readyz, healthcheck_json, metrics, *more],
         before_send=[_add_headers],
         exception_handlers={HTTPException: _refused, Exception: _failed},
         openapi_config=configuration(versions(settings)["version_number"] or "unknown"),

@@ -11,7 +11,11 @@ from litestar.types import Scope
 
 from workers.cells import label, visible
 
-MEDIA_TYPES: Final = {".css": "text/css; charset=utf-8", ".svg": "image/svg+xml"}
+MEDIA_TYPES: Final = {
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+}
 
 
 def make_environment() -> Environment:

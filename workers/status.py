@@ -21,6 +21,7 @@ from workers.event_intake import EventIntake
 from workers.exposition import Exposition
 from workers.health import Health
 from workers.logs import configure_logs, get_logger
+from workers.ops import ops_page
 from workers.pages import checks_json, make_app, versions
 from workers.ping import answer_pings
 from workers.report_pages import ReportPages
@@ -48,24 +49,27 @@ def run_status(settings: Settings, services: Services) -> None:
     """
     configure_logs("status")
     stopping = threading.Event()
-    with listen(settings.http_host, settings.http_port) as listener:
-        engine = make_engine(services.database_url, application="caselog status", connections=DATABASE_CONNECTIONS)
-        # Their own connections: many readers keep no check waiting.
-        reports = make_engine(
-            services.database_url,
-            application="caselog reports",
-            connections=REPORT_CONNECTIONS,
-            turn_s=REPORT_TURN_S,
-        )
-        client = _redis_client(services)
-        health = Health(engine, services.broker_url, client, settings)
-        exposition = Exposition(engine, services.broker_url, client, health, versions(settings))
-        intake = EventIntake(services.broker_url, Access(settings.tokens))
+    engine = make_engine(services.database_url, application="caselog status", connections=DATABASE_CONNECTIONS)
+    # Their own connections: many readers keep no check waiting.
+    reports = make_engine(
+        services.database_url,
+        application="caselog reports",
+        connections=REPORT_CONNECTIONS,
+        turn_s=REPORT_TURN_S,
+    )
+    client = _redis_client(services)
+    health = Health(engine, services.broker_url, client, settings)
+    exposition = Exposition(engine, services.broker_url, client, health, versions(settings))
+    access = Access(settings.tokens)
+    intake = EventIntake(services.broker_url, access)
+    with (
+        listen(settings.http_host, settings.http_port) as listener,
+        ops_page(settings, services, client, health, access) as ops,
+    ):
+        more = [intake.handler(), *ops, *ReportPages(reports, settings).handlers()]
         server = uvicorn.Server(
             uvicorn.Config(
-                make_app(
-                    settings, health, exposition, more=[intake.handler(), *ReportPages(reports, settings).handlers()]
-                ),
+                make_app(settings, health, exposition, more=more),
                 log_config=None,
                 access_log=False,
                 server_header=False,
