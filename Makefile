@@ -43,9 +43,12 @@ $(STAMP): requirements.lock pyproject.toml
 run: $(STAMP) ## Run the whole pipeline on its own servers, with simulated cases (Ctrl-C stops it)
 	@exec $(BIN)/python $(BIN)/caselog up --demo
 
+# Tests wait for processes a good part of their time: three at once keep two cores busy. Each has servers of its own.
+JOBS ?= 3
+
 .PHONY: test
-test: $(STAMP) ## Run the tests, on servers that they start (ARGS="-k name" for some of them)
-	$(BIN)/python -m pytest $(ARGS)
+test: $(STAMP) ## Run the tests, on servers that they start (ARGS="-k name" for some of them, JOBS=0 one by one)
+	$(BIN)/python -m pytest -n $(JOBS) $(ARGS)
 
 .PHONY: check
 check: $(STAMP) ## Check format, style, types and the direction of imports
