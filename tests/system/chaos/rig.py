@@ -51,7 +51,7 @@ DRAIN_S: Final = 180.0
 # About three faults a second are begun, some of which find their target broken already: several are under way at once.
 MEAN_PAUSE_S: Final = 0.3
 TICK_S: Final = 0.02
-# Of libraries, which go on: dramatiq does not expect redis-py's timeouts, SQLAlchemy tells of a connection that was cut.
+# Of libraries, which go on: dramatiq does not expect redis-py's timeouts, SQLAlchemy tells of a cut connection.
 KNOWN: Final = ("/dramatiq/brokers/redis.py", "Exception during reset or similar")
 HERE: Final = Path(__file__).parent
 # Small transactions: more instants at which something is half done.
@@ -327,7 +327,10 @@ class Rig:
         tracebacks = [
             log.name
             for log in logs
-            if any("Traceback" in line and not any(known in line for known in KNOWN) for line in log.open())
+            if any(
+                "Traceback" in line and not any(known in line for known in KNOWN)
+                for line in log.read_text(errors="replace").splitlines()
+            )
         ]
         numbers["workers that logged a traceback"] = len(tracebacks)
         if tracebacks:

@@ -22,6 +22,7 @@ class Wires:
 
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
+        self.listeners: list[asyncio.Server] = []
         self._thread = threading.Thread(target=self.loop.run_forever, name="wires", daemon=True)
         self._thread.start()
 
@@ -30,6 +31,8 @@ class Wires:
 
     def close(self) -> None:
         async def cancel_all() -> None:
+            for listener in self.listeners:
+                listener.close()
             tasks = asyncio.all_tasks() - {asyncio.current_task()}
             for task in tasks:
                 task.cancel()
@@ -60,6 +63,7 @@ class Wire:
         self._wires = wires
         self._ends: set[asyncio.StreamWriter] = set()
         self._server: asyncio.Server = wires.run(self._listen())
+        wires.listeners.append(self._server)
         self.port: int = self._server.sockets[0].getsockname()[1]
 
     def heal(self) -> None:
