@@ -27,6 +27,7 @@ from workers.ping import answer_pings
 from workers.report_pages import ReportPages
 from workers.services import Services, redis_py_url
 from workers.settings import Settings
+from workers.stopping import exit_in_time
 
 # Three checks and /metrics ask the database, each in a thread of its own.
 DATABASE_CONNECTIONS: Final = 4
@@ -83,6 +84,7 @@ def run_status(settings: Settings, services: Services) -> None:
         def stop(*_: object) -> None:
             stopping.set()
             server.should_exit = True
+            exit_in_time()
 
         # uvicorn puts its own handlers in their place while it serves, and calls these when it has ended.
         for number in (signal.SIGTERM, signal.SIGINT):

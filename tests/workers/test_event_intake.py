@@ -130,3 +130,26 @@ def test_while_the_broker_is_away_senders_are_told_to_come_again_and_every_other
                 assert "same ids" in answer.json()["detail"]
             finally:
                 pipeline.close()
+
+
+def test_a_broker_that_is_silent_does_not_keep_the_process(tmp_path: Path, database_url: str, redis_url: str) -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as silent, ThreadPoolExecutor() as pool:
+        pipeline = Pipeline(tmp_path, database_url, f"amqp://127.0.0.1:{silent.getsockname()[1]}", redis_url)
+        try:
+            served = Served(pipeline)
+            waiting = pool.submit(served.post, "/events", content=body(created("HT-1")), headers=EVENT)
+            silent.settimeout(30)
+            on_its_way, _ = silent.accept()
+            with on_its_way:
+                served.worker.stop()  # fails where it takes longer than is promised
+            assert isinstance(waiting.exception(30), httpx.TransportError) or waiting.result().is_server_error
+        finally:
+            pipeline.close()
+
+
+def test_openapi_describes_what_is_taken_and_what_is_answered(served: Served) -> None:
+    described = served.get("/openapi.json").json()["paths"]
+    assert "/" in described
+    operation = described["/events"]["post"]
+    assert set(operation["requestBody"]["content"]) == {EVENT_TYPE, BATCH_TYPE, "application/json"}
+    assert set(operation["responses"]) == {"202", "400", "401", "403", "413", "415", "429", "503"}
