@@ -46,6 +46,7 @@ def make_engine(
         pool_timeout=turn_s,
         pool_pre_ping=True,
         hide_parameters=True,  # an error's text, and so a log line, never holds case data
+        json_serializer=msgspec.json.encode,
         json_deserializer=msgspec.json.decode,  # of a log's columns, decoding its context costs most
         connect_args={"connect_timeout": CONNECT_TIMEOUT_S, "application_name": application, **_LOST_PEER},
     )

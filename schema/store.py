@@ -13,9 +13,11 @@ from typing import Any, Final
 
 import msgspec
 from sqlalchemy import Connection, text
+from sqlalchemy.exc import IntegrityError
 
 from events.state import CaseState, Log, TimerState
 from schema import rows, tables
+from schema.copying import Copy, broke
 
 LOG_COLUMNS: Final = (
     "id", "source", "event_id", "key", "code", "type", "level", "case_reference", "actor", "role", "actor_provider",
@@ -119,27 +121,17 @@ def running_timers(db: Connection, actors: Collection[str]) -> dict[str, TimerSt
 
 def insert_logs(db: Connection, logs: Sequence[Log]) -> bool:
     """Append to the log. False where one of the events stands in it already: roll back and look which."""
-    ordered = sorted(logs, key=attrgetter("order_key"))
-    return db.execute(_INSERT_LOGS, rows.transposed(LOG_COLUMNS, map(_log_values, ordered))).rowcount == len(ordered)
+    try:
+        _COPY_LOGS.insert(db, map(_log_values, sorted(logs, key=attrgetter("order_key"))))
+    except IntegrityError as error:
+        if not broke(error, "log_source_event_id_key"):
+            raise
+        return False
+    return True
 
 
-_INSERT_LOGS: Final = text(
-    f"""
-    insert into log ({rows.names(LOG_COLUMNS)}) select {rows.selected(tables.log, LOG_COLUMNS)}
-    from {rows.unnest(tables.log, LOG_COLUMNS)}
-    on conflict (source, event_id) do nothing
-    """  # noqa: S608 - column names of our own tables
-)
-
-
-def _log_values(log: Log) -> tuple[Any, ...]:
-    return (
-        log.id, log.source, log.event_id, log.key, log.code, log.type, log.level, log.case, log.actor, log.role,
-        log.actor_provider, log.notes, _json(log.context) if log.context else "{}",
-        None if log.patch is None else _json(log.patch), None if log.extensions is None else _json(log.extensions),
-        log.occurred_at, log.timer_id, log.suppressed, log.category, log.provider, log.organisation, log.case_source,
-        log.case_created_at,
-    )  # fmt: skip
+_COPY_LOGS: Final = Copy(tables.log, LOG_COLUMNS)
+_log_values: Final = attrgetter(*("case" if name == "case_reference" else name for name in LOG_COLUMNS))
 
 
 def recorded_events(db: Connection, events: Collection[tuple[str, str]]) -> set[tuple[str, str]]:
@@ -180,23 +172,23 @@ def delete_timers(db: Connection, ids: Collection[int]) -> None:
 
 def insert_cases(db: Connection, cases: Iterable[CaseState]) -> bool:
     """Write new cases. False where another recorder created one of them meanwhile: roll back and load again."""
-    values = [_case_row(case) for case in sorted(cases, key=attrgetter("reference"))]
-    inserted = db.execute(_INSERT_CASES, rows.transposed(_CASE, values)).all()
-    return len(inserted) == len(values)
+    try:
+        _COPY_CASES.insert(
+            db, (_case_row(case, _remembered(case)) for case in sorted(cases, key=attrgetter("reference")))
+        )
+    except IntegrityError as error:
+        if not broke(error, "case_pkey"):
+            raise
+        return False
+    return True
 
 
-_INSERT_CASES: Final = text(
-    f"""
-    insert into "case" ({rows.names(_CASE)}) select {rows.selected(tables.case, _CASE)}
-    from {rows.unnest(tables.case, _CASE)}
-    on conflict (reference) do nothing returning reference
-    """  # noqa: S608 - column names of our own tables
-)
+_COPY_CASES: Final = Copy(tables.case, _CASE)
 
 
 def update_cases(db: Connection, cases: Iterable[CaseState]) -> None:
     """Write changed cases over those that `lock_cases` gave."""
-    db.execute(_UPDATE_CASES, rows.transposed(_CASE, map(_case_row, cases)))
+    db.execute(_UPDATE_CASES, rows.transposed(_CASE, (_case_row(case, _json(_remembered(case))) for case in cases)))
 
 
 _UPDATE_CASES: Final = text(
@@ -207,19 +199,20 @@ _UPDATE_CASES: Final = text(
 )
 
 
-def _case_row(case: CaseState) -> tuple[Any, ...]:
-    memory = _json(_Memory(*_memory(case)))
+def _remembered(case: CaseState) -> _Memory:
+    return _Memory(*_memory(case))
+
+
+def _case_row(case: CaseState, memory: Any) -> tuple[Any, ...]:
     return (*_case_plain(case), case.state, *(case.last_log or (None, None, None)), memory)
 
 
 def insert_timers(db: Connection, timers: Iterable[TimerState]) -> None:
     """Write timers that were started; their actors are locked."""
-    db.execute(_INSERT_TIMERS, rows.transposed(TIMER_COLUMNS, map(_timer_row, timers)))
+    _COPY_TIMERS.insert(db, map(_timer_row, timers))
 
 
-_INSERT_TIMERS: Final = text(
-    f"insert into timer ({rows.names(TIMER_COLUMNS)}) select * from {rows.unnest(tables.timer, TIMER_COLUMNS)}"  # noqa: S608 - ours
-)
+_COPY_TIMERS: Final = Copy(tables.timer, TIMER_COLUMNS)
 
 
 def update_timers(db: Connection, timers: Iterable[TimerState]) -> None:
