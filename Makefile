@@ -48,7 +48,7 @@ JOBS ?= 3
 
 .PHONY: test
 test: $(STAMP) ## Run the tests, on servers that they start (ARGS="-k name" for some of them, JOBS=0 one by one)
-	$(BIN)/python -m pytest -n $(JOBS) $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
 
 .PHONY: check
 check: $(STAMP) ## Check format, style, types and the direction of imports

@@ -195,6 +195,8 @@ _SOME_TIMER = "id = (select min(id) from timer where case_reference is not null)
 _SOME_OUTCOME = "id = (select min(id) from log where type = 'outcome' and level = 29 and not suppressed)"
 _SOME_ROW = "ctid = (select min(ctid) from report_sum where report = 'outcomes' and n1 > 0)"
 
+_SOME_CONTACTS = "ctid = (select min(ctid) from report_sum where report = 'contacts_per_case' and n2 > 0)"
+
 
 def _other_value(name: str) -> str:
     if name == "memory":
@@ -241,8 +243,7 @@ OTHER_EDITS = [
      "report_outcomes", "outcomes"),
     ("update report_sum set n2 = n2 - 1 where ctid = (select min(ctid) from report_sum where report = 'case_volume')",
      "report_case_volume", "web_callback_only"),
-    ("update report_sum set n2 = n2 + 1 where report = 'contacts_per_case' and n2 > 0",
-     "report_contacts_per_case", "contacts"),
+    (f"update report_sum set n2 = n2 + 1 where {_SOME_CONTACTS}", "report_contacts_per_case", "contacts"),
     (f"update log set case_created_at = case_created_at - interval '1 day' where {_SOME_OUTCOME}",
      "log", "case_created_at"),
     ("update callback set first_contact_at = now() where log_id = (select min(log_id) from callback)",
