@@ -61,7 +61,7 @@ check: $(STAMP) ## Check format, style, types and the direction of imports
 	$(BIN)/python $(BIN)/lint-imports
 
 .PHONY: bench
-bench: $(STAMP) ## Measure the throughput on this machine
+bench: $(STAMP) ## Measure the throughput on this machine, against the usual ways (benchmarks/README.md has more)
 	$(BIN)/python benchmarks/throughput.py $(ARGS)
 
 SECONDS ?= 120

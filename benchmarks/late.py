@@ -21,7 +21,8 @@ from unittest.mock import patch
 
 import msgspec
 from rich.console import Console
-from sqlalchemy import Connection, Engine, create_engine, make_url, text
+from servers import fresh_database
+from sqlalchemy import Connection, Engine, text
 
 from events.fold import World
 from events.message import decode
@@ -29,7 +30,6 @@ from events.registry import autodiscover, event_registry
 from events.resolve import Rules, Screened
 from schema import store
 from schema.connection import make_engine
-from schema.migrate import migrate
 from workers import recording as recording_module
 from workers.embedded import EmbeddedServers, uninstall
 from workers.loading import Identity, load
@@ -122,18 +122,12 @@ _LOADS: dict[str, Any] = {"ready for late events": load, "blind to them": blind}
 @contextmanager
 def fresh(url: str) -> Iterator[Engine]:
     """An empty, migrated database on the server."""
-    admin = create_engine(make_url(url).set(drivername="postgresql+psycopg"), isolation_level="AUTOCOMMIT")
-    name = f"bench_{time.monotonic_ns()}"
-    with admin.connect() as connection:
-        connection.execute(text(f"create database {name}"))
-    database_url = make_url(url).set(database=name).render_as_string(hide_password=False)
-    migrate(database_url)
-    engine = make_engine(database_url)
-    yield engine
-    engine.dispose()
-    with admin.connect() as connection:
-        connection.execute(text(f"drop database {name} with (force)"))
-    admin.dispose()
+    with fresh_database(url) as database_url:
+        engine = make_engine(database_url)
+        try:
+            yield engine
+        finally:
+            engine.dispose()
 
 
 if __name__ == "__main__":

@@ -1,158 +1,193 @@
-"""One recorder fed with batches against one dramatiq process with an actor per event: the same effects, in one run.
+"""All effects, durable: caselog against a dramatiq actor and a Celery task an event, in turns on the same servers.
 
-Both work off a queue that is filled before they start, on the same embedded PostgreSQL and Redis, in turns. A rate is
-events by the database's clock, from the start of the first transaction to the moment the last event is in the log.
-Compare the rates of one run; never those of two.
+Each contender works off a queue that is filled before it starts, into an empty database: log, case, timer, outbox and
+reports. PostgreSQL and Redis are the embedded ones as `caselog up` starts them (fsync and synchronous_commit on);
+RabbitMQ joins in where one answers on this machine. After each run of caselog every event is counted, and `verify`
+folds the whole log afresh: a wrong answer ends the benchmark. Compare the rates of one run; never those of two.
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
-import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import dramatiq
+import kombu
 import msgspec
-import redis
+import psycopg
+from amqp import ChannelError
+from figures import Series, add_output, print_series, write_bars, write_figures
+from jobs import QUEUE, enqueue_celery, enqueue_dramatiq
 from rich.console import Console
-from rich.table import Table
-from sqlalchemy import create_engine, make_url, text
+from servers import fresh_services, servers, virtual_host
+from sqlalchemy import Connection
+from working_off import drained_a_second, events_a_second, running
 
 from events import Publisher
 from events.message import decode
-from schema.migrate import migrate
-from workers.embedded import EmbeddedServers, uninstall
+from events.registry import autodiscover, event_registry
+from events.state import Log
+from schema import store
+from schema.connection import make_engine
 from workers.recording import Recording
-from workers.roles import make_recording, make_redis
-from workers.services import Services, find_services, redis_py_url
-from workers.settings import child_environment, load_settings
+from workers.roles import make_redis, make_rules
+from workers.services import Services
+from workers.settings import load_settings
 from workers.simulate import simulate
-from workers.tasks import make_broker
+from workers.tasks import NAMESPACE
 from workers.up import caselog_program
+from workers.verify import Verification
 
-QUEUE = "bench"
-# Actors in threads overtake each other: what comes before its case was created is parked, and counts as done.
-PROGRESS = """
-    select (select count(*) from log) + (select count(*) from parked) + (select count(*) from dead_letter),
-           (select extract(epoch from clock_timestamp() - min(recorded_at)) from log)
-"""
 BATCH = 100
-THREADS = 8
-Contender = Callable[[Services, list[bytes]], float]
+TRANSACTION = 1000
+JOBS = str(Path(__file__).with_name("jobs.py"))
+BASE = "dramatiq actor an event, Redis"
+Run = Callable[[Services, list[bytes]], float]
+
+
+class Contender(msgspec.Struct, frozen=True):
+    """`share` of the events is enough for those that are slower."""
+
+    run: Run
+    share: float = 1.0
+    is_ours: bool = True
+    on_rabbitmq: bool = False
+
+
+def contenders() -> dict[str, Contender]:
+    job, none = "record", "nothing"
+    return {
+        "COPY of the same logs (the floor)": Contender(floor, is_ours=False),
+        "caselog, messages of 100, Redis": Contender(partial(caselog, message=BATCH)),
+        "caselog, messages of 100, 2 recorders, Redis": Contender(partial(caselog, message=BATCH, recorders=2)),
+        "caselog, single events, Redis": Contender(partial(caselog, message=1), 0.5),
+        "caselog, single events, 2 recorders, Redis": Contender(partial(caselog, message=1, recorders=2), 0.5),
+        BASE: Contender(partial(by_dramatiq, job=job), 0.1, is_ours=False),
+        "Celery task an event, Redis": Contender(partial(by_celery, job=job), 0.1, is_ours=False),
+        "dramatiq actor that does nothing, Redis": Contender(partial(by_dramatiq, job=none), 0.2, is_ours=False),
+        "Celery task that does nothing, Redis": Contender(partial(by_celery, job=none), 0.2, is_ours=False),
+        "caselog, messages of 100, RabbitMQ": Contender(partial(caselog, message=BATCH), on_rabbitmq=True),
+        "caselog, single events, RabbitMQ": Contender(partial(caselog, message=1), 0.5, on_rabbitmq=True),
+        "Celery task an event, RabbitMQ": Contender(partial(by_celery, job=job), 0.1, is_ours=False, on_rabbitmq=True),
+        "Celery task that does nothing, RabbitMQ": Contender(
+            partial(by_celery, job=none), 0.2, is_ours=False, on_rabbitmq=True
+        ),
+    }
 
 
 def main() -> None:
-    arguments = argparse.ArgumentParser(description=__doc__)
-    arguments.add_argument("--events", type=int, default=40_000, help="events for the recorder, a tenth for the actor")
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--events", type=int, default=40_000, help="of caselog's runs; the slower ones get fewer")
     arguments.add_argument("--rounds", type=int, default=3)
-    arguments.add_argument("--actor", action="store_true", help=argparse.SUPPRESS)
+    arguments.add_argument("--only", default="", metavar="TEXT", help="contenders whose name holds this text")
+    add_output(arguments)
     chosen = arguments.parse_args()
-    if chosen.actor:
-        run_actor()
-        return
-    console = Console()
-    events = [msgspec.json.encode(event) for event in simulate(chosen.events // 10, 7)][: chosen.events]
-    contenders: dict[str, tuple[Contender, list[bytes]]] = {
-        f"caselog recorder, messages of {BATCH} events": (recorder, events),
-        f"dramatiq, an actor per event, {THREADS} threads": (actor, events[: len(events) // 10]),
-    }
-    rates: dict[str, list[float]] = {name: [] for name in contenders}
-    with tempfile.TemporaryDirectory() as base:
-        data_dir = Path(base) / "data"
-        try:
-            with EmbeddedServers(data_dir) as servers:
-                urls = servers.start()
-                for number in range(chosen.rounds):
-                    for name, (run, given) in contenders.items():
-                        with fresh(urls) as services:
-                            rates[name].append(run(services, given))
-                        console.print(f"round {number + 1}: {name}: {rates[name][-1]:,.0f} events/s")
-        finally:
-            uninstall(data_dir)
-    medians = [statistics.median(values) for values in rates.values()]
-    table = Table("contender", "events/s, median", "lowest", "highest", "times the actor", title="All effects, durable")
-    for (name, values), median in zip(rates.items(), medians, strict=True):
-        lowest, highest = f"{min(values):,.0f}", f"{max(values):,.0f}"
-        table.add_row(name, f"{median:,.0f}", lowest, highest, f"{median / medians[-1]:.1f}")
-    console.print(table)
+    autodiscover()
+    events = [msgspec.json.encode(event) for event in simulate(chosen.events // 8, 7)][: chosen.events]
+    running = {name: one for name, one in contenders().items() if chosen.only.lower() in name.lower()}
+    found = {name: Series(name, is_ours=one.is_ours) for name, one in running.items()}
+    with servers() as urls, virtual_host() as amqp_url:
+        if amqp_url is None:
+            Console(stderr=True).print("no RabbitMQ on this machine, or no right to make a virtual host: Redis alone")
+        for number in range(chosen.rounds):
+            for name, one in running.items():
+                if one.on_rabbitmq and amqp_url is None:
+                    continue
+                with fresh_services(urls, amqp_url if one.on_rabbitmq else None) as services:
+                    rate = one.run(services, events[: int(len(events) * one.share)])
+                found[name].values.append(rate)
+                Console(stderr=True).print(f"round {number + 1} of {chosen.rounds}: {name}: {rate:,.0f} events/s")
+    series = [one for one in found.values() if one.values]
+    title = "All effects, durable: events worked off a second"
+    print_series(title, "events/s", series, BASE)
+    write_figures(chosen.output, "throughput", {"events": len(events), "unit": "events/s", "series": series})
+    write_bars(chosen.output, "throughput", title, "events/s", series)
+
+
+def caselog(services: Services, events: list[bytes], *, message: int, recorders: int = 1) -> float:
+    """From the queue to reports that are added up, and then proved."""
+    with Publisher(services.broker_url, batch_events=message) as publisher:
+        publisher.publish_many(events)
+    program = [*caselog_program(), "worker"]
+    with running([[*program, "recorder"]] * recorders + [[*program, "tasks"]], services) as alive:
+        rate = events_a_second(services, len(events), alive)
+    prove(services, len(events))
+    return rate
+
+
+def prove(services: Services, expected: int) -> None:
+    """Every event is in the log, and everything that is folded from the log is as it has to be."""
+    with psycopg.connect(services.database_url) as db:
+        counts = db.execute("select (select count(*) from log), (select count(*) from dead_letter)").fetchone()
+    if counts != (expected, 0):
+        raise SystemExit(f"{expected} events gave (logs, dead letters) = {counts}: a fast wrong answer counts as none")
+    with Verification(services.database_url, make_rules(load_settings())) as verification:
+        findings = list(verification.whole(_unseen))
+    if findings:
+        raise SystemExit(f"{len(findings)} rows are not what the log says: a fast wrong answer counts as none")
 
 
 @contextmanager
-def fresh(urls: Any) -> Iterator[Services]:
-    """An empty, migrated database and an empty Redis on the same servers."""
-    admin = create_engine(
-        make_url(urls.database_url).set(drivername="postgresql+psycopg"), isolation_level="AUTOCOMMIT"
-    )
-    name = f"bench_{time.monotonic_ns()}"
-    with admin.connect() as connection:
-        connection.execute(text(f"create database {name}"))
-    redis.Redis.from_url(redis_py_url(urls.redis_url)).flushall()
-    database_url = make_url(urls.database_url).set(database=name).render_as_string(hide_password=False)
-    migrate(database_url)
-    yield Services(database_url, urls.redis_url, urls.redis_url)
-    with admin.connect() as connection:
-        connection.execute(text(f"drop database {name} with (force)"))
-    admin.dispose()
+def _unseen(_what: str, _total: int | None) -> Iterator[Callable[[int], None]]:
+    yield lambda _logs: None
 
 
-def recorder(services: Services, events: list[bytes]) -> float:
-    with Publisher(services.broker_url, batch_events=BATCH) as publisher:
-        publisher.publish_many(events)
-    return worked_off([*caselog_program(), "worker", "recorder"], services, len(events))
+def by_dramatiq(services: Services, events: list[bytes], *, job: str) -> float:
+    enqueue_dramatiq(services, job, events)
+    client = make_redis(services)
+    with running([[sys.executable, JOBS, "dramatiq"]], services) as alive:
+        if job == "record":
+            return events_a_second(services, len(events), alive)
+        return drained_a_second(lambda: int(client.hlen(f"{NAMESPACE}:{QUEUE}.msgs")), len(events), alive)
 
 
-def actor(services: Services, events: list[bytes]) -> float:
-    broker = make_broker(make_redis(services))
-    broker.declare_queue(QUEUE)
-    for event in events:
-        message: Any = dramatiq.Message(
-            queue_name=QUEUE, actor_name="record", args=(event.decode(),), kwargs={}, options={}
-        )
-        broker.enqueue(message)
-    return worked_off([sys.executable, str(Path(__file__).resolve()), "--actor"], services, len(events))
+def by_celery(services: Services, events: list[bytes], *, job: str) -> float:
+    enqueue_celery(services.broker_url, job, events)
+    with running([[sys.executable, JOBS, "celery"]], services) as alive:
+        if job == "record":
+            return events_a_second(services, len(events), alive)
+        with kombu.Connection(services.broker_url) as connection, connection.channel() as channel:
+            return drained_a_second(lambda: _ready(channel), len(events), alive)
 
 
-def run_actor() -> None:
-    """The contender's process: one dramatiq worker; each message is one event and one transaction."""
-    settings = load_settings()
-    services = find_services(settings)
-    recording: Recording = make_recording(settings, services, connections=THREADS)
-    broker = make_broker(make_redis(services))
-
-    @dramatiq.actor(broker=broker, queue_name=QUEUE, actor_name="record", max_retries=10, min_backoff=10)
-    def record(event: str) -> None:
-        recording.record([decode(event.encode())])
-
-    worker = dramatiq.Worker(broker, queues={QUEUE}, worker_threads=THREADS)
-    worker.start()
-    worker.join()
-    time.sleep(3600)  # the benchmark ends this process
+def _ready(channel: Any) -> int:
+    try:
+        return int(kombu.Queue(QUEUE, channel=channel).queue_declare(passive=True).message_count)
+    except ChannelError:  # on Redis, an empty queue is none
+        return 0
 
 
-def worked_off(command: list[str], services: Services, expected: int) -> float:
-    """Run the worker until the log has so many events; its rate in events a second."""
-    engine = create_engine(make_url(services.database_url).set(drivername="postgresql+psycopg"))
-    environment = child_environment(services.environment()) | {"PYTHONPATH": str(Path.cwd())}
-    with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as process:
-        try:
-            while True:
-                with engine.connect() as connection:
-                    done, seconds = connection.execute(text(PROGRESS)).one()
-                if done >= expected:
-                    return expected / float(seconds)
-                if process.poll() is not None:
-                    raise SystemExit(f"{command} ended with status {process.returncode} after {done} events")
-                time.sleep(0.05)
-        finally:
-            process.terminate()
-            engine.dispose()
+def floor(services: Services, events: list[bytes]) -> float:
+    """The cost of the log rows themselves: COPY by 1,000 a transaction, with the same indexes, and nothing else."""
+    engine = make_engine(services.database_url, connections=1)
+    recording = Recording(engine, event_registry, make_rules(load_settings()))
+    batches: list[list[Log]] = []
+
+    def keep(db: Connection, logs: list[Log]) -> bool:
+        batches.append(logs)
+        return append(db, logs)
+
+    append, store.insert_logs = store.insert_logs, keep
+    try:
+        for start in range(0, len(events), TRANSACTION):
+            recording.record([decode(b"[" + b",".join(events[start : start + TRANSACTION]) + b"]")])
+    finally:
+        store.insert_logs = append
+    with psycopg.connect(services.database_url, autocommit=True) as db:
+        db.execute("truncate log")
+        db.execute("checkpoint")
+    began_s = time.perf_counter()
+    for logs in batches:
+        with engine.begin() as db:
+            append(db, logs)
+    took_s = time.perf_counter() - began_s
+    engine.dispose()
+    return sum(map(len, batches)) / took_s
 
 
 if __name__ == "__main__":

@@ -1,0 +1,92 @@
+"""How long an event takes from `publish` to the commit that makes it visible, at a few rates.
+
+Single events from one thread, with the Publisher's own linger, through a recorder and a tasks worker as `caselog up`
+starts them. A trigger has PostgreSQL notify this process of each batch when it is committed: nothing is polled.
+"""
+
+from __future__ import annotations
+
+import argparse
+import threading
+import time
+
+import psycopg
+from figures import Series, add_output, print_series, write_bars, write_figures
+from servers import fresh_services, servers
+from working_off import events_a_second, running
+
+from events import Publisher
+from workers.services import Services
+from workers.simulate import simulate
+from workers.up import caselog_program
+
+# The ids of a batch are its own, so its first and last say which events were committed.
+NOTIFY = """
+    create function tell() returns trigger language plpgsql as $$
+    begin perform pg_notify('committed', min(id) || ' ' || max(id)) from new_logs; return null; end $$;
+    create trigger tell after insert on log referencing new table as new_logs for each statement execute function tell()
+"""
+WARM_UP = 20
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--rates", type=int, nargs="+", default=[10, 100, 1000], help="events a second")
+    arguments.add_argument("--seconds", type=float, default=20, help="for each rate")
+    add_output(arguments)
+    chosen = arguments.parse_args()
+    series: list[Series] = []
+    with servers() as urls:
+        for rate in chosen.rates:
+            with fresh_services(urls) as services:
+                taken = sorted(measure(services, rate, max(int(rate * chosen.seconds), 1)))
+            for name, at in (("median", 0.5), ("99 %", 0.99), ("longest", 1.0)):
+                series.append(Series(f"{rate:,} events/s: {name}", [taken[min(int(at * len(taken)), len(taken) - 1)]]))
+    title = "From publish to commit, single events"
+    print_series(title, "ms", series)
+    write_figures(chosen.output, "latency", {"seconds": chosen.seconds, "unit": "ms", "series": series})
+    write_bars(chosen.output, "latency", title, "milliseconds", series)
+
+
+def measure(services: Services, rate: int, count: int) -> list[float]:
+    """Milliseconds of each event, the first few left out."""
+    events = list(simulate((count + WARM_UP) // 6 + 5, 7))[: count + WARM_UP]
+    published_s: dict[str, float] = {}
+    committed_s: dict[int, float] = {}
+    program = [*caselog_program(), "worker"]
+    with psycopg.connect(services.database_url, autocommit=True) as listener:
+        listener.execute(NOTIFY)
+        listener.execute("listen committed")
+        hearing = threading.Thread(target=hear, args=(listener, committed_s, len(events)))
+        hearing.start()
+        with (
+            running([[*program, "recorder"], [*program, "tasks"]], services) as alive,
+            Publisher(services.broker_url) as publisher,
+        ):
+            for event in events[:WARM_UP]:
+                publisher.publish(event)
+            events_a_second(services, WARM_UP, alive)
+            began_s = time.perf_counter()
+            for number, event in enumerate(events[WARM_UP:]):
+                time.sleep(max(began_s + number / rate - time.perf_counter(), 0))
+                published_s[event["id"]] = time.perf_counter()
+                publisher.publish(event)
+            publisher.flush()
+            events_a_second(services, len(events), alive)
+        hearing.join()
+        ids = dict(listener.execute("select event_id, id from log").fetchall())
+    return [1000 * (committed_s[ids[name]] - at_s) for name, at_s in published_s.items()]
+
+
+def hear(listener: psycopg.Connection, committed_s: dict[int, float], count: int) -> None:
+    """Note when each log was committed, until all were."""
+    for told in listener.notifies():
+        now_s = time.perf_counter()
+        first, last = map(int, told.payload.split())
+        committed_s.update(dict.fromkeys(range(first, last + 1), now_s))
+        if len(committed_s) >= count:
+            return
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,133 @@
+"""The usual way: an event is a job, and a job is a transaction. What the contenders' actor and task do.
+
+Written as one would without batches: Core statements, prepared by the driver as they repeat; the case's row locked,
+its rules applied, the log appended, the timer stopped, one report row upserted, commit. It leaves out what caselog does
+besides (late events folded anew, parked events, twelve more reports), so it has less to do.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, func, insert, make_url, select, text, update
+from sqlalchemy.dialects.postgresql import insert as upsert
+
+from events.errors import EventError
+from events.fold import TimerFold, fold_case, make_log
+from events.message import Event, decode
+from events.registry import event_registry
+from events.resolve import Rules, Screened, resolve, screen
+from events.state import CaseState, Log, TimerState
+from schema import store
+from schema.tables import case as cases
+from schema.tables import dead_letter, report_sum
+from schema.tables import log as logs
+from schema.tables import timer as timers
+
+_CASE = select(*(cases.c[name] for name in store._CASE)).with_for_update()  # noqa: SLF001 - the row as the fold reads it
+
+
+class NotYet(Exception):
+    """The case of an event is not there: a job that overtook the one that creates it."""
+
+
+class OneByOne:
+    """Records one event a call, in one transaction; thread-safe."""
+
+    def __init__(self, database_url: str, rules: Rules, *, connections: int) -> None:
+        url = make_url(database_url).set(drivername="postgresql+psycopg")
+        # Plain: what the driver prepares may keep its plan, which suits look-ups by one key.
+        self._engine: Engine = create_engine(url, pool_size=connections, max_overflow=0)
+        self._rules = rules
+
+    def record(self, raw: bytes) -> None:
+        """Raises `NotYet`, for the job queue's own retries."""
+        event = decode(raw).events[0]
+        assert isinstance(event, Event)
+        with self._engine.begin() as db:
+            try:
+                latest = datetime.now(UTC) + self._rules.future_tolerance
+                self._record(db, screen(0, event, event_registry, latest))
+            except EventError as error:
+                db.rollback()
+                with self._engine.begin() as other:
+                    other.execute(insert(dead_letter).values(_dead(event, raw, error)))
+
+    def _record(self, db: Connection, screened: Screened) -> None:
+        case = is_new = None
+        if screened.case is not None:
+            row = db.execute(_CASE.where(cases.c.reference == screened.case)).one_or_none()
+            is_new = row is None
+            if row is None and not screened.creates_case:
+                raise NotYet(screened.case)
+            case = CaseState(reference=screened.case) if row is None else store._case(row)  # noqa: SLF001
+        code = screened.code or resolve(screened.event, screened.registered, event_registry, case)
+        actor = screened.event.data.actor
+        log_id, *timer = db.execute(_ID_AND_TIMER, {"actor": None if actor is None else actor.id}).one()
+        running = None if timer[0] is None else TimerState(**dict(zip(_TIMER, timer, strict=True)))
+        log = make_log(screened, code, log_id)
+        fold = TimerFold({} if running is None else {running.actor: running})
+        log.timer_id = fold.covering(log, code)
+        if case is not None:
+            fold_case(case, log, code, screened.registered, self._rules)
+        ended = fold.fold(log, code)
+        if db.execute(_INSERT_LOG, _log_row(log)).rowcount == 0:
+            return  # it is recorded already
+        for timer in fold.changed.values():
+            is_started = timer.id in fold.started
+            row = dict(zip(store.TIMER_COLUMNS, store._timer_row(timer), strict=True))  # noqa: SLF001
+            db.execute(insert(timers) if is_started else update(timers).where(timers.c.id == timer.id), row)
+        if case is not None:
+            if ended is not None and not ended.cancelled:
+                case.billable_time += ended.seconds or 0
+            values = dict(zip(store._CASE, store._case_row(case, _memory(case)), strict=True))  # noqa: SLF001
+            if is_new:
+                db.execute(insert(cases), values)
+            else:
+                db.execute(update(cases).where(cases.c.reference == case.reference), values)
+            if log.type == "outcome" and not log.suppressed:
+                db.execute(_REPORT, self._report_row(log))  # the hot row last, so that it is held the shortest
+
+    def _report_row(self, log: Log) -> dict[str, Any]:
+        day = log.occurred_at.astimezone(self._rules.zone).date()
+        return {
+            "report": "outcomes", "day": day, "key": log.key, "code": log.code, "category": log.category,
+            "provider": log.provider, "organisation": log.organisation, "source": log.case_source,
+            "n1": 1, "n2": 0, "n3": 0,
+        }  # fmt: skip
+
+
+_TIMER = ("id", "actor", "started_at", "case")
+_ID_AND_TIMER = text(
+    """
+    select nextval('log_id_seq'), running.* from (select) as one left join (
+        select id, actor, started_at, case_reference from timer where actor = :actor and stopped_at is null for update
+    ) as running on true
+    """
+)
+_INSERT_LOG = upsert(logs).on_conflict_do_nothing(index_elements=["source", "event_id"])
+_REPORT = upsert(report_sum)
+_REPORT = _REPORT.on_conflict_do_update(
+    constraint="report_sum_row_key", set_={"n1": report_sum.c.n1 + _REPORT.excluded.n1}
+)
+
+
+def _log_row(log: Log) -> dict[str, Any]:
+    return dict(zip(store.LOG_COLUMNS, store._log_values(log), strict=True))  # noqa: SLF001
+
+
+def _memory(case: CaseState) -> dict[str, Any]:
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in _remembered(case)}
+
+
+def _remembered(case: CaseState) -> list[tuple[str, Any]]:
+    return [(name, getattr(case, name)) for name in store._MEMORY]  # noqa: SLF001
+
+
+def _dead(event: Event, raw: bytes, error: EventError) -> dict[str, Any]:
+    return {
+        "reason": error.reason, "message": str(error), "source": event.source, "event_id": event.id,
+        "key": event.type, "case_reference": event.subject, "attempts": 1, "raw": raw,
+        "fingerprint": func.sha256(raw),
+    }  # fmt: skip

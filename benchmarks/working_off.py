@@ -1,0 +1,93 @@
+"""Running workers on a queue that is full already, and telling how quickly they work it off."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import psycopg
+
+from workers.services import Services
+from workers.settings import child_environment
+
+BENCHMARKS = Path(__file__).parent
+POLL_S = 0.01
+TERM_WITHIN_S = 20
+GIVE_UP_S = 900
+# The sequence is read at no cost; only when it says that the end may be near is anything counted.
+TAKEN = "select case when is_called then last_value else 0 end from log_id_seq"
+LEFT = """
+    select %s - (select count(*) from log) - (select count(*) from dead_letter)
+           + (select count(*) from report_outbox) + (select count(*) from parked)
+"""
+# The first transaction's start, by the clock of the database.
+SECONDS = "select extract(epoch from clock_timestamp() - min(recorded_at))::float8 from log where id > %s"
+
+
+@contextmanager
+def running(commands: list[list[str]], services: Services) -> Iterator[Callable[[], None]]:
+    """The workers as processes of their own, stopped afterwards. Gives a check that all of them live."""
+    environment = child_environment(services.environment()) | {"PYTHONPATH": str(BENCHMARKS.parent)}
+    processes: list[subprocess.Popen[bytes]] = []
+
+    def alive() -> None:
+        for command, process in zip(commands, processes, strict=True):
+            if process.poll() is not None:
+                raise SystemExit(f"{' '.join(command)} ended with status {process.returncode}")
+
+    with ExitStack() as stack:
+        for command in commands:
+            said = subprocess.DEVNULL
+            processes.append(subprocess.Popen(command, env=environment, stdout=said, stderr=said))
+            stack.callback(_stop, processes[-1])
+        yield alive
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(TERM_WITHIN_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def events_a_second(
+    services: Services, expected: int, alive: Callable[[], None], *, there: int = 0, after: int = 0
+) -> float:
+    """Wait until so many events are recorded or set aside, and the reports added up; the rate of all of it.
+
+    From the start of the first transaction, by the database's clock. `there` logs were there before, and `after` is
+    the last id that had been given.
+    """
+    deadline_s = time.monotonic() + GIVE_UP_S
+    with psycopg.connect(services.database_url, autocommit=True) as db:
+        while True:
+            if _one(db, TAKEN) - after >= expected and _one(db, LEFT, there + expected) == 0:
+                return expected / _one(db, SECONDS, after)
+            alive()
+            if time.monotonic() > deadline_s:
+                raise SystemExit(f"{expected} events are not worked off after {GIVE_UP_S} seconds")
+            time.sleep(POLL_S)
+
+
+def drained_a_second(depth: Callable[[], int], filled: int, alive: Callable[[], None]) -> float:
+    """Wait until the queue is empty; its rate from the moment at which the first messages were gone."""
+    while (begun := depth()) >= filled:
+        alive()
+        time.sleep(POLL_S / 2)
+    begun_s = time.perf_counter()
+    while depth() > 0:
+        alive()
+        time.sleep(POLL_S / 2)
+    return begun / (time.perf_counter() - begun_s)
+
+
+def _one(db: psycopg.Connection, query: str, *parameters: int) -> float:
+    row = db.execute(query.encode(), parameters).fetchone()
+    assert row is not None
+    value: float = row[0]
+    return value
