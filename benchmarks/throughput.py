@@ -45,6 +45,8 @@ from workers.verify import Verification
 
 BATCH = 100
 TRANSACTION = 1000
+# Several times what a worker takes ahead.
+LEAST = 1000
 JOBS = str(Path(__file__).with_name("jobs.py"))
 BASE = "dramatiq actor an event, Redis"
 Run = Callable[[Services, list[bytes]], float]
@@ -67,13 +69,13 @@ def contenders() -> dict[str, Contender]:
         "caselog, messages of 100, 2 recorders, Redis": Contender(partial(caselog, message=BATCH, recorders=2)),
         "caselog, single events, Redis": Contender(partial(caselog, message=1), 0.5),
         "caselog, single events, 2 recorders, Redis": Contender(partial(caselog, message=1, recorders=2), 0.5),
-        BASE: Contender(partial(by_dramatiq, job=job), 0.1, is_ours=False),
-        "Celery task an event, Redis": Contender(partial(by_celery, job=job), 0.1, is_ours=False),
+        BASE: Contender(partial(by_dramatiq, job=job), 0.05, is_ours=False),
+        "Celery task an event, Redis": Contender(partial(by_celery, job=job), 0.025, is_ours=False),
         "dramatiq actor that does nothing, Redis": Contender(partial(by_dramatiq, job=none), 0.2, is_ours=False),
-        "Celery task that does nothing, Redis": Contender(partial(by_celery, job=none), 0.2, is_ours=False),
+        "Celery task that does nothing, Redis": Contender(partial(by_celery, job=none), 0.025, is_ours=False),
         "caselog, messages of 100, RabbitMQ": Contender(partial(caselog, message=BATCH), on_rabbitmq=True),
         "caselog, single events, RabbitMQ": Contender(partial(caselog, message=1), 0.5, on_rabbitmq=True),
-        "Celery task an event, RabbitMQ": Contender(partial(by_celery, job=job), 0.1, is_ours=False, on_rabbitmq=True),
+        "Celery task an event, RabbitMQ": Contender(partial(by_celery, job=job), 0.05, is_ours=False, on_rabbitmq=True),
         "Celery task that does nothing, RabbitMQ": Contender(
             partial(by_celery, job=none), 0.2, is_ours=False, on_rabbitmq=True
         ),
@@ -99,7 +101,7 @@ def main() -> None:
                 if one.on_rabbitmq and amqp_url is None:
                     continue
                 with fresh_services(urls, amqp_url if one.on_rabbitmq else None) as services:
-                    rate = one.run(services, events[: int(len(events) * one.share)])
+                    rate = one.run(services, events[: max(int(len(events) * one.share), LEAST)])
                 found[name].values.append(rate)
                 Console(stderr=True).print(f"round {number + 1} of {chosen.rounds}: {name}: {rate:,.0f} events/s")
     series = [one for one in found.values() if one.values]

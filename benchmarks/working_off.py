@@ -78,11 +78,11 @@ def drained_a_second(depth: Callable[[], int], filled: int, alive: Callable[[], 
     """Wait until the queue is empty; its rate from the moment at which the first messages were gone."""
     while (begun := depth()) >= filled:
         alive()
-        time.sleep(POLL_S / 2)
+        time.sleep(POLL_S)
     begun_s = time.perf_counter()
     while depth() > 0:
         alive()
-        time.sleep(POLL_S / 2)
+        time.sleep(POLL_S)
     return begun / (time.perf_counter() - begun_s)
 
 
