@@ -84,6 +84,7 @@ def test_an_event_that_is_any_json_at_all_costs_its_neighbours_nothing(body: byt
     assert among == alone or isinstance(among, Malformed)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(60)
 def test_a_batch_of_a_hundred_thousand_nothings_is_as_many_entries() -> None:
     """Also with a good event at its end."""

@@ -207,6 +207,7 @@ def test_what_a_sender_wrote_does_no_harm_in_any_list(redis_pipeline: Pipeline, 
             assert "\nfake row" not in said
 
 
+@pytest.mark.slow
 def test_killed_again_and_again_a_requeue_records_each_event_once(
     redis_pipeline: Pipeline, engine: Engine, database_url: str
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import psycopg
+import pytest
 from pipeline import Pipeline, created, eventually
 from sqlalchemy import MetaData, create_engine
 
@@ -28,6 +29,7 @@ def waiting(pipeline: Pipeline) -> int:
     return count
 
 
+@pytest.mark.slow
 def test_a_relay_that_is_killed_while_it_publishes_loses_nothing_and_doubles_nothing(pipeline: Pipeline) -> None:
     """Killed at four moments, with another one standing by from the second on."""
     make_outbox(pipeline, EVENTS)
@@ -47,6 +49,7 @@ def test_a_relay_that_is_killed_while_it_publishes_loses_nothing_and_doubles_not
         assert relay.stop() == 0
 
 
+@pytest.mark.slow
 def test_once_and_status_say_what_waits_and_what_is_refused(redis_pipeline: Pipeline) -> None:
     make_outbox(redis_pipeline, 3)
     assert redis_pipeline.run("relay", "--status").stdout.startswith(b"3 wait, the oldest for")

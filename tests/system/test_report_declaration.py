@@ -56,6 +56,7 @@ def copy(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_a_report_that_is_added_as_one_file_counts_past_and_future_events(copy: Path, database_url: str) -> None:
     """What was recorded before it came is counted by `rebuild reports`, what comes after by the deltas."""
 

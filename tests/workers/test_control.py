@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import pytest
 from pipeline import Pipeline, created, event, eventually
 from redis import Redis
 from stored import count, dead_letters
@@ -101,6 +102,7 @@ def test_paused_recorders_consume_nothing_until_they_are_resumed(pipeline: Pipel
     )
 
 
+@pytest.mark.slow
 def test_a_pause_in_the_middle_of_a_backlog_gives_back_what_is_held(pipeline: Pipeline) -> None:
     """What is recorded is acked, what is not recorded is ready again, and nothing of it is lost or doubled."""
     published = 20_000  # at 20 events a transaction, far more than a second's work

@@ -109,6 +109,7 @@ def test_a_body_over_the_limit_is_refused_before_it_is_read(served: Served) -> N
     assert f"{BODY_BYTES_MAX:,}" in answer.json()["detail"]
 
 
+@pytest.mark.slow
 def test_while_the_broker_is_away_senders_are_told_to_come_again_and_every_other_page_answers(
     tmp_path: Path, database_url: str, redis_url: str
 ) -> None:

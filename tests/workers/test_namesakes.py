@@ -183,6 +183,7 @@ def test_an_event_whose_subject_its_class_ignores_is_the_same_when_it_comes_agai
     assert dead_letters(database_url) == []
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_an_event_that_comes_again_in_any_other_writing_changes_nothing(

@@ -234,6 +234,7 @@ def test_rebuilt_while_recorders_record_everything_is_what_the_log_says(
         assert identity in handled.logs or identity in handled.refused or identity in handled.waiting
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("ruin", [RUIN_CASES, RUIN])
 def test_what_is_recorded_between_the_fold_and_the_swap_is_in_the_new_version(

@@ -89,6 +89,7 @@ def test_a_nudge_runs_the_aggregator_and_many_at_once_are_one_message(redis_pipe
         assert client.llen(f"caselog:{QUEUE}") == 1
 
 
+@pytest.mark.slow
 def test_killed_in_the_middle_the_report_still_equals_a_count_of_the_log(
     redis_pipeline: Pipeline, engine: Engine, database_url: str
 ) -> None:

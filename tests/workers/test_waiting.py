@@ -23,6 +23,7 @@ def test_when_it_returns_log_and_report_are_complete(pipeline: Pipeline) -> None
         assert_same(what_stands(pipeline.database_url), fold_all(events[: done + 1100]))
 
 
+@pytest.mark.slow
 def test_with_several_recorders_it_waits_for_what_each_of_them_holds(pipeline: Pipeline) -> None:
     pipeline.start("tasks")
     pipeline.start("recorder", "--processes", "2", CASELOG_BATCH_EVENTS="100")
