@@ -261,7 +261,7 @@ QUICK_EDITS = CASE_EDITS[:1] + OTHER_EDITS
 SLOW_EDITS = [pytest.param(*edit, marks=pytest.mark.slow) for edit in CASE_EDITS[1:]]
 
 
-@pytest.mark.parametrize(("edit", "table", "column"), QUICK_EDITS + SLOW_EDITS)
+@pytest.mark.parametrize(("edit", "table", "column"), [*QUICK_EDITS, *SLOW_EDITS])
 def test_an_edit_by_hand_is_found_and_named_and_mended(history: str, edit: str, table: str, column: str) -> None:
     """The one value that was edited is told, and after the repair every table is as it was."""
     before = state(history)
