@@ -1,4 +1,7 @@
-"""The tables: the log, what is folded from it, and what could not be recorded."""
+"""The tables: the log, what is folded from it, and what could not be recorded.
+
+One file, long as it is: what the database holds is read as a whole, and says of itself what each column means.
+"""
 
 from __future__ import annotations
 
