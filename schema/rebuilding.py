@@ -121,6 +121,7 @@ def write(session: Session, parts: Collection[str], zone: str) -> dict[str, int]
         written["report_sum"] = _post_sums(session, f"select {_KEY}, {rows.names(SUMS)} from proof_gap")  # noqa: S608
         # Proved with everything else, it is known whose facts are not right; else they are all computed anew.
         mark_cases(session, _WRONG_FACTS if "cases" in parts else _ALL_FACTS)
+        written |= dict.fromkeys(KINDS, 0)  # until the aggregator has computed them
     return written
 
 
