@@ -128,8 +128,8 @@ class Exporter:
         assert export.holder is not None
         file = target.create(export.file_name, export.holder)
         try:
-            # One statement is one snapshot, read through a cursor: memory is level however long the report is.
-            with self._engine.connect() as db, hold.renewed(db), closing(read_rows(db, reading)) as found:
+            # One snapshot, read through cursors: memory is level however long the report is.
+            with self._snapshot() as db, hold.renewed(db), closing(read_rows(db, reading)) as found:
                 rows = write(file.out, reading.columns, hold.counted(found), export.format)
                 size = file.complete()
             self._publish(export, file, hold, rows=rows, size=size)
@@ -139,6 +139,11 @@ class Exporter:
         get_logger().info(
             "exported", export=export.id, rows=rows, bytes=size, file=location(export.target, export.file_name)
         )
+
+    @contextmanager
+    def _snapshot(self) -> Iterator[Connection]:
+        with self._engine.connect() as db:
+            yield db.execution_options(isolation_level="REPEATABLE READ")
 
     def _publish(self, export: Export, file: Unpublished, hold: _Hold, *, rows: int, size: int) -> None:
         """Under the row's lock: nobody can take it over or cancel it between the file and the word that it is done."""

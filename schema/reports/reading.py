@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from datetime import date, datetime, time, timedelta
 from typing import Any, Final, Literal, TypeAlias
 from zoneinfo import ZoneInfo
@@ -91,6 +91,19 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
             group by {grouping} {self._having} order by {grouping}
         """  # noqa: S608 - names of our own declarations
 
+    def parts(self) -> Iterator[Reading]:
+        """The same in parts, one after the other: where weeks or months are summed up, the first of them comes alone.
+
+        To group and sort the sums of three years takes half a second, and the first row is due before. Each part is
+        twice as long as the one before, so that there are few.
+        """
+        first, many = self.first, 1
+        if self.by in {"week", "month"} and self.report.dimensions[0].kind == "day":
+            while (after := _later(first, self.by, many)) is not None and after <= self.last:
+                yield msgspec.structs.replace(self, first=first, last=after - timedelta(days=1))
+                first, many = after, many * 2
+        yield msgspec.structs.replace(self, first=first)
+
     @property
     def totals_sql(self) -> str:
         measures = ", ".join(measure.expression for measure in self.report.measures)
@@ -144,20 +157,30 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
 def read_rows(db: Connection, reading: Reading) -> Generator[tuple[Any, ...]]:
     """The rows of a report, streamed: of sums in the order of their dimensions, of a list in the order of its first.
 
-    They are asked for at once, and read as they are consumed; who stops before the end closes them.
+    They are asked for at once, and read as they are consumed; who stops before the end closes them. In a transaction
+    with one snapshot (REPEATABLE READ), since there may be several statements.
 
     Days are `date`, months `str` as 2026-11, moments aware `datetime`, numbers int or float.
     """
     # The widest reports group and sort some hundred thousand rows: in memory.
     db.execute(text("select set_config('work_mem', '64MB', true)"))
+    parts = reading.parts()
+    return _streamed(db, _asked(db, next(parts)), parts)
+
+
+def _asked(db: Connection, reading: Reading) -> CursorResult[Any]:
     query = text(reading.sql).execution_options(stream_results=True, max_row_buffer=BUFFERED_ROWS)
-    return _streamed(db.execute(query, reading.parameters(reading.sql)))
+    return db.execute(query, reading.parameters(reading.sql))
 
 
-def _streamed(found: CursorResult[Any]) -> Generator[tuple[Any, ...]]:
+def _streamed(db: Connection, found: CursorResult[Any], parts: Iterator[Reading]) -> Generator[tuple[Any, ...]]:
     with found:
         for row in found:
             yield tuple(row)
+    for part in parts:
+        with _asked(db, part) as more:
+            for row in more:
+                yield tuple(row)
 
 
 def read_totals(db: Connection, reading: Reading) -> Sequence[Any]:
@@ -192,6 +215,17 @@ def check_period(by: str) -> By:
     if by not in PERIODS:
         raise BadRequest(f"there is no period {by!r}: choose {', '.join(PERIODS)}.{did_you_mean(by, PERIODS)}")
     return by
+
+
+def _later(day: date, by: str | None, many: int) -> date | None:
+    """The first day of the week or month that begins so many later than the day's own; None: beyond the calendar."""
+    try:
+        if by == "week":
+            return day + timedelta(days=7 * many - day.weekday())
+        months = day.year * 12 + day.month - 1 + many
+        return date(months // 12, months % 12 + 1, 1)
+    except (OverflowError, ValueError):
+        return None
 
 
 def _bucket(column: str, by: str) -> str:

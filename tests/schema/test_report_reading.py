@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
+from itertools import pairwise
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from sqlalchemy import Engine, text
 
 from schema.reports import outbox
@@ -158,3 +161,29 @@ def test_what_is_asked_wrongly_is_said_in_one_line_with_the_nearest_right_name()
         asked("callbacks", by="week")
     with pytest.raises(BadRequest, match="kept by month"):
         asked("contacts_per_case", by="day")
+
+
+@given(
+    first=st.dates(date(2024, 1, 1), date(2026, 7, 31)),
+    days=st.integers(0, 900),
+    by=st.sampled_from(["week", "month"]),
+)
+def test_parts_lie_side_by_side_and_cut_no_week_or_month(first: date, days: int, by: Any) -> None:
+    whole = asked(first=first, last=first + timedelta(days=days), by=by)
+    parts = list(whole.parts())
+    assert (parts[0].first, parts[-1].last) == (whole.first, whole.last)
+    for one, other in pairwise(parts):
+        assert one.last + timedelta(days=1) == other.first
+        assert other.first.weekday() == 0 if by == "week" else other.first.day == 1
+    assert len(parts) <= 8
+    assert (parts[0].last - parts[0].first).days < (7 if by == "week" else 31)
+
+
+@pytest.mark.parametrize("by", ["week", "month"])
+@pytest.mark.parametrize("first", [date(2026, 6, 1), date(2026, 6, 30), date(2026, 7, 1), date(2026, 7, 8)])
+def test_what_is_read_in_parts_is_what_one_statement_gives(volumes: Engine, by: Any, first: date) -> None:
+    reading = asked(by=by, first=first, last=date(2026, 8, 31))
+    with volumes.connect() as db:
+        at_once = [tuple(row) for row in db.execute(text(reading.sql), reading.parameters(reading.sql))]
+    assert rows(volumes, reading) == at_once
+    assert at_once

@@ -31,7 +31,7 @@ REPORT = Report(
     ),
     source="""
         select (stopped_at at time zone :zone)::date as day, actor as operator, case_reference,
-               ceil(extract(epoch from stopped_at - started_at))::bigint as seconds
+               ceil(date_part('epoch', stopped_at - started_at))::bigint as seconds
         from timer where stopped_at >= :start and stopped_at < :end and not cancelled
     """,
     fed_by="the timers, read when asked",

@@ -2,7 +2,7 @@
 
 from schema.reports.declaring import CATEGORY, CODE, KEY, ORGANISATION, PROVIDER, REFERENCE, SOURCE, Column, Report
 
-_SECONDS = "ceil(extract(epoch from timer.stopped_at - timer.started_at))::bigint"
+_SECONDS = "ceil(date_part('epoch', timer.stopped_at - timer.started_at))::bigint"
 
 # The log that stops a timer is the last that carries it. Among those of the very same moment, order decides.
 _STOPPED_BY_THEN = """not exists (
