@@ -20,7 +20,15 @@ from psycopg.pq import PGconn, Ping
 
 from events.errors import SettingsError
 from workers.data_dir import Place
-from workers.server_process import ENVIRONMENT, Program, ServerProcess, as_user, last_words, stop_left_over
+from workers.server_process import (
+    ENVIRONMENT,
+    Program,
+    ServerProcess,
+    as_user,
+    kill_children_left_over,
+    last_words,
+    stop_left_over,
+)
 
 USER = DATABASE = "caselog"
 _STOP = signal.SIGINT  # PostgreSQL's "fast" shutdown: ends the sessions, writes a checkpoint
@@ -169,11 +177,13 @@ def stop_left_over_postgres(data: Path, sockets: Path) -> None:
     """Stop the PostgreSQL that runs on this data or with these sockets though its owner was killed.
 
     Its two lock files go: PostgreSQL refuses to start while their process number is anyone's, as after a restart of
-    the machine. The caller's lock on the data directory is what keeps two servers apart.
+    the machine. The caller's lock on the data directory is what keeps two servers apart. Sessions that outlived a
+    killed server are killed, too: PostgreSQL refuses to start beside them, by the shared memory that they hold.
     """
     for lock, word in ((data / "postmaster.pid", data), (sockets / ".s.PGSQL.5432.lock", sockets)):
         stop_left_over(lock, ("postgres", str(word)), _STOP, _STOP_WITHIN_S)
         lock.unlink(missing_ok=True)
+    kill_children_left_over(data, "postgres: ")
 
 
 def _package() -> Path:

@@ -7,7 +7,7 @@ import pwd
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ from workers.supervisor import die_with_parent
 # Nothing of the caller's environment reaches a server: PGDATA, PGOPTIONS or a locale would change what it does.
 ENVIRONMENT = {"LC_ALL": "C", "PATH": os.defpath}
 _POLL_S = 0.02
+_KILLED_WITHIN_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -116,6 +117,28 @@ def stop_left_over(pid_file: Path, words: Sequence[str], stop_signal: signal.Sig
         if time.monotonic() > deadline:
             number, deadline = signal.SIGKILL, time.monotonic() + stop_within_s
         time.sleep(_POLL_S)
+
+
+def kill_children_left_over(directory: Path, title: str) -> None:
+    """Kill the processes that work in `directory` under this title, and wait until they are gone. Linux; else nothing.
+
+    For what a server forked, after the server itself was killed: a child that is busy does not notice.
+    """
+    deadline = time.monotonic() + _KILLED_WITHIN_S
+    while left := [pid for pid in _working_in(directory) if command_line(pid).startswith(title)]:
+        for pid in left:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        if time.monotonic() > deadline:  # one that waits for a disk dies when the disk answers
+            return
+        time.sleep(_POLL_S)
+
+
+def _working_in(directory: Path) -> Iterator[int]:
+    for entry in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it has just ended, or is none of ours
+            if (entry / "cwd").samefile(directory):
+                yield int(entry.name)
 
 
 def command_line(pid: int) -> str:

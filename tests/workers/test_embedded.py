@@ -246,6 +246,31 @@ def test_a_server_that_is_killed_is_revived_on_its_data(data_dir: Path, name: st
         assert has_the_mark(running(data_dir), mark)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere PostgreSQL refuses to start until they have ended")
+@pytest.mark.parametrize("locks", ["with its lock files", "without them"])
+def test_sessions_that_outlive_a_killed_postgres_never_share_the_data_with_the_next(data_dir: Path, locks: str) -> None:
+    """A busy session does not notice that its server was killed."""
+    with EmbeddedServers(data_dir, redis=False) as servers:
+        urls = running(data_dir)
+        mark = f"mark_{uuid4().hex}"
+        query(urls, f"create table {mark} ()")
+        assert urls.database_url is not None
+        with psycopg.connect(urls.database_url) as connection:
+            session = psutil.Process(connection.info.backend_pid)
+            connection.pgconn.send_query(b"select count(*) from generate_series(1, 1000000000)")
+            connection.pgconn.flush()
+            wait_for(lambda: session.cpu_times().user > 0.1)
+            os.kill(servers.pids()["PostgreSQL"], signal.SIGKILL)
+            place = find_place(data_dir)
+            assert place is not None
+            if locks == "without them":
+                (place.postgres_data / "postmaster.pid").unlink()
+            wait_for(lambda: servers.revive() == ["PostgreSQL"])
+            assert has_ended(session)
+            assert query(urls, f"select to_regclass('{mark}') is not null") == [(True,)]
+            connection.pgconn.finish()
+
+
 def test_no_permission_of_a_directory_that_is_not_ours_changes(new_data_dir: Path) -> None:
     home = new_data_dir.parent
     home.mkdir(mode=0o700)
