@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeAlias
 
+from rabbitmq import BELOW_ALARM_MB, Control, OwnNode
 from servers import Owned, kill_backend
 from wire import Wire
 
@@ -73,60 +74,90 @@ def of_process(rig: Rig, actor: Actor) -> list[Fault]:
     ]
 
 
-def of_server(owned: Owned) -> list[Fault]:
-    def stop(chance: random.Random) -> Begun:
-        owned.stop()
-        return Heal(chance.uniform(0, 2), owned.start)
-
-    def die(number: signal.Signals) -> Callable[[random.Random], Begun]:
-        def begin(chance: random.Random) -> Begun:
-            owned.die(number)
-            return Heal(chance.uniform(0, 2), owned.start)
-
-        return begin
-
-    def freeze(chance: random.Random) -> Begun:
-        owned.send(signal.SIGSTOP)
-        return Heal(chance.uniform(0.2, 4), lambda: owned.send(signal.SIGCONT))
-
-    name = owned.name
-    faults = [Fault(f"{name} stopped and started", name, 1, stop)]
-    if name == "Redis":
-        faults += [Fault("Redis SIGKILL", name, 1.5, die(signal.SIGKILL)), Fault("Redis SIGSTOP", name, 0.7, freeze)]
-    else:
-        faults.append(Fault("PostgreSQL immediate shutdown", name, 1, die(signal.SIGQUIT)))
-    if (disk := owned.disk) is not None:
-
-        def fill(chance: random.Random) -> Begun:
-            disk.fill()
-            return Heal(chance.uniform(1, 4), disk.free)
-
-        faults.append(Fault(f"{name}: disk full", f"{name}'s disk", 0.7, fill))
+def of_redis(redis: Owned, *, is_killed: bool = True) -> list[Fault]:
+    faults = [_stopped(redis, 1), _frozen(redis, 0.7), *_full(redis)]
+    if is_killed:
+        faults.append(_dead(redis, "SIGKILL", signal.SIGKILL, 1.5))
     return faults
 
 
-def of_sessions(direct_url: str) -> list[Fault]:
+def of_postgres(postgres: Owned, direct_url: str) -> list[Fault]:
     def backend(*, politely: bool) -> Callable[[random.Random], Begun]:
         return lambda chance: _at_once(_nothing) if kill_backend(direct_url, chance, politely=politely) else None
 
     return [
+        _stopped(postgres, 1),
+        _dead(postgres, "immediate shutdown", signal.SIGQUIT, 1),
+        _dead(postgres, "SIGKILL", signal.SIGKILL, 0.5),
+        _frozen(postgres, 0.3),
+        *_full(postgres),
         Fault("PostgreSQL backend kill -9", "PostgreSQL", 1, backend(politely=False)),
         Fault("PostgreSQL sessions terminated", "PostgreSQL", 1.5, backend(politely=True)),
     ]
 
 
-def of_virtual_host(close_all: Callable[[], None], restart: Callable[[], None]) -> list[Fault]:
-    def do(what: Callable[[], None]) -> Callable[[random.Random], Begun]:
-        def begin(_: random.Random) -> Begun:
-            what()
-            return _at_once(_nothing)
+def of_node(node: OwnNode) -> list[Fault]:
+    """Rarer than the others: a node takes five seconds and more to start."""
 
-        return begin
+    def stop_application(chance: random.Random) -> Begun:
+        if not node.stop_application():
+            return None
+        return Heal(chance.uniform(0, 2), node.start_application)
 
     return [
-        Fault("RabbitMQ closes all connections", "RabbitMQ", 2, do(close_all)),
-        Fault("RabbitMQ virtual host restarted", "RabbitMQ", 1, do(restart)),
+        Fault("RabbitMQ stop_app and start_app", node.name, 0.15, stop_application),
+        _dead(node, "SIGTERM", signal.SIGTERM, 0.15),
+        _dead(node, "SIGKILL", signal.SIGKILL, 0.25),
+        _frozen(node, 0.4),
+        _frozen(node, 0.1, PAST_LEASES_S, "past every heartbeat"),
+        *_full(node, leave_mb=BELOW_ALARM_MB),
     ]
+
+
+def of_virtual_host(control: Control) -> list[Fault]:
+    def do(what: Callable[[], bool]) -> Callable[[random.Random], Begun]:
+        return lambda _: _at_once(_nothing) if what() else None
+
+    return [
+        Fault("RabbitMQ closes all connections", "RabbitMQ", 1, do(control.close_all_connections)),
+        Fault("RabbitMQ virtual host restarted", "RabbitMQ", 0.5, do(control.restart_virtual_host)),
+    ]
+
+
+def _stopped(owned: Owned, weight: float) -> Fault:
+    def begin(chance: random.Random) -> Begun:
+        owned.stop()
+        return Heal(chance.uniform(0, 2), owned.start)
+
+    return Fault(f"{owned.name} stopped and started", owned.name, weight, begin)
+
+
+def _dead(owned: Owned, how: str, number: signal.Signals, weight: float) -> Fault:
+    def begin(chance: random.Random) -> Begun:
+        owned.die(number)
+        return Heal(chance.uniform(0, 2), owned.start)
+
+    return Fault(f"{owned.name} {how}", owned.name, weight, begin)
+
+
+def _frozen(owned: Owned, weight: float, for_s: tuple[float, float] = (0.2, 4), how_long: str = "0.2 to 4 s") -> Fault:
+    def begin(chance: random.Random) -> Begun:
+        owned.send(signal.SIGSTOP)
+        return Heal(chance.uniform(*for_s), lambda: owned.send(signal.SIGCONT))
+
+    return Fault(f"{owned.name} SIGSTOP, {how_long}", owned.name, weight, begin)
+
+
+def _full(owned: Owned, leave_mb: int = 0) -> list[Fault]:
+    disk = owned.disk
+    if disk is None:
+        return []
+
+    def begin(chance: random.Random) -> Begun:
+        disk.fill(leave_mb)
+        return Heal(chance.uniform(1, 4), disk.free)
+
+    return [Fault(f"{owned.name}: disk full", f"{owned.name}'s disk", 0.7, begin)]
 
 
 def of_wire(name: str, wire: Wire) -> list[Fault]:

@@ -1,4 +1,4 @@
-"""The servers that the rig breaks: PostgreSQL and Redis of its own, and a virtual host of a RabbitMQ."""
+"""The servers that the rig breaks: PostgreSQL and Redis, on data of its own."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from contextlib import suppress
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Final, Protocol
-from uuid import uuid4
 
 import psycopg
 from redis import Redis
@@ -23,10 +22,10 @@ from wire import Wire, Wires
 from events.errors import SettingsError
 from workers.data_dir import Place
 from workers.local_postgres import LocalPostgres, postgres_url
-from workers.local_redis import LocalRedis, socket_path
+from workers.local_redis import LocalRedis, accepts_redis, find_redis_server, socket_path
+from workers.server_process import Program, ServerProcess
 
 DEADLINE_S: Final = 60.0
-RABBITMQ: Final = ("127.0.0.1", 5672)
 REDIS_DISK_MB: Final = 96
 POSTGRES_DISK_MB: Final = 700
 _PIECE: Final = bytes(1 << 20)
@@ -55,10 +54,10 @@ class Disk:
         if owner is not None:
             shutil.chown(directory, owner)
 
-    def fill(self) -> None:
+    def fill(self, leave_mb: int = 0) -> None:
         with self._ballast.open("wb", buffering=0) as file:
             try:
-                while True:
+                while shutil.disk_usage(self.directory).free > leave_mb << 20:
                     file.write(_PIECE)
             except OSError as error:
                 if error.errno != errno.ENOSPC:
@@ -117,6 +116,20 @@ class Owned:
             with suppress(SettingsError):
                 self.server.start()
 
+    def is_up(self) -> bool:
+        """Whether it runs; where it should and does not, it is started."""
+        self.revive()
+        return self.server.pid is not None and not self.server.has_died()
+
+    def close(self) -> None:
+        """Leave no process and no disk behind."""
+        self.send(signal.SIGCONT)
+        if self.disk is not None:
+            self.disk.free()
+        self.stop()
+        if self.disk is not None:
+            self.disk.close()
+
 
 class DurableRedis:
     """The embedded Redis, with each write on disk before it is confirmed, unless told otherwise.
@@ -157,12 +170,51 @@ class DurableRedis:
         return Redis(unix_socket_path=self._socket, socket_timeout=5, protocol=2)
 
 
-def start_redis(place: Place, wires: Wires, appendfsync: str) -> tuple[Owned, str]:
-    """A Redis behind a wire, and its URL."""
+class SnapshotRedis:
+    """A Redis without append-only file, as it comes: snapshots now and then, and one at an orderly shutdown."""
+
+    def __init__(self, place: Place) -> None:
+        self._socket = str(socket_path(place))
+        options = {"port": "0", "unixsocket": self._socket, "dir": str(place.redis_data), "appendonly": "no"}
+        self._process = ServerProcess(
+            Program(
+                name="Redis",
+                argv=[find_redis_server(), *(word for name, value in options.items() for word in (f"--{name}", value))],
+                directory=place.redis_data,
+                log=place.logs / "redis.log",
+                is_ready=lambda: accepts_redis(place),
+                stop_signal=signal.SIGTERM,
+            )
+        )
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid
+
+    def has_died(self) -> bool:
+        return self._process.has_died()
+
+    def start(self) -> None:
+        self._process.start()
+
+    def stop(self) -> None:
+        """SHUTDOWN SAVE. Where there is no room for the snapshot Redis refuses, and goes on."""
+        try:
+            with Redis(unix_socket_path=self._socket, socket_timeout=30, protocol=2) as client:
+                client.shutdown(save=True)
+        except RedisError:
+            return
+        self._process.stop()
+
+
+def start_redis(place: Place, wires: Wires, appendfsync: str | None) -> tuple[Owned, str]:
+    """A Redis behind a wire, and its URL; appendfsync None: without append-only file."""
     disk = Disk(place.redis_data, REDIS_DISK_MB) if may_mount() else None
-    server = DurableRedis(place, appendfsync)
+    server = SnapshotRedis(place) if appendfsync is None else DurableRedis(place, appendfsync)
     server.start()
-    wire = server.wire = Wire(wires, socket_path(place))
+    wire = Wire(wires, socket_path(place))
+    if isinstance(server, DurableRedis):
+        server.wire = wire
     return Owned("Redis", server, wire, disk), f"redis://127.0.0.1:{wire.port}/0"
 
 
@@ -205,31 +257,3 @@ def kill_backend(direct_url: str, chance: random.Random, *, politely: bool) -> b
     with suppress(ProcessLookupError, PermissionError):
         os.kill(chance.choice(pids), signal.SIGKILL)
     return True
-
-
-class VirtualHost:
-    """A virtual host of our own on a RabbitMQ of which others use the rest."""
-
-    def __init__(self, wires: Wires) -> None:
-        self.name = f"caselog-chaos-{uuid4().hex[:8]}"
-        if self.control("add_vhost", self.name) or self.control(
-            "set_permissions", "--vhost", self.name, "guest", ".*", ".*", ".*"
-        ):
-            raise OSError("rabbitmqctl cannot make a virtual host of our own (it may want to be run as root)")
-        self.wire = Wire(wires, RABBITMQ)
-        self.url = f"amqp://guest:guest@127.0.0.1:{self.wire.port}/{self.name}?heartbeat=5"
-        self.direct_url = f"amqp://guest:guest@{RABBITMQ[0]}:{RABBITMQ[1]}/{self.name}"
-
-    def close_all_connections(self) -> None:
-        self.control("close_all_connections", "--vhost", self.name, "chaos")
-
-    def restart(self) -> None:
-        self.control("restart_vhost", "--vhost", self.name)
-
-    def close(self) -> None:
-        self.control("delete_vhost", self.name)
-
-    @staticmethod
-    def control(*arguments: str) -> int:
-        done = subprocess.run(["rabbitmqctl", "--quiet", *arguments], capture_output=True, timeout=120, check=False)
-        return done.returncode
