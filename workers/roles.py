@@ -20,6 +20,7 @@ from workers.aggregating import Aggregator
 from workers.breaker import Breaker
 from workers.deploy import deploy_fingerprint
 from workers.exporting import CONNECTIONS, Exporter
+from workers.garbage import collect_rarely
 from workers.heartbeat import Heartbeat
 from workers.logs import configure_logs, get_logger
 from workers.metrics import Tally, tally_batch
@@ -106,6 +107,7 @@ def run_recorder(settings: Settings, services: Services) -> None:
     recorder.stop_on_signals()
     heartbeat.succeed()
     get_logger().info("recorder started", pid=os.getpid(), events=len(event_registry.all()), deploy=deploy)
+    collect_rarely()
     with flushing("recorder", services, tally, recording.engine):
         recorder.run()
 
@@ -134,6 +136,7 @@ def run_task_worker(settings: Settings, services: Services) -> None:
     )
     heartbeat.succeed()
     get_logger().info("tasks started", pid=os.getpid())
+    collect_rarely()
     with flushing("tasks", services, tally, engine, export_engine, recording.engine):
         run_tasks(broker)
     heartbeat.stop()
