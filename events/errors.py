@@ -27,6 +27,10 @@ class MalformedEvent(EventError):
     reason = "malformed"
 
 
+class OversizedMessage(MalformedEvent):
+    """A message that is too large, or holds too many events, for them to be told apart."""
+
+
 class TimeInFuture(EventError):
     """The event's time lies too far ahead of the database's clock (RULES.md §4.6)."""
 

@@ -10,15 +10,20 @@ import re
 from collections.abc import Iterator
 from datetime import datetime
 from functools import cached_property
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, TypeVar
 
 import msgspec
 
 from events.codes import NAME_CHARACTERS, Role
-from events.errors import MalformedEvent
+from events.errors import MalformedEvent, OversizedMessage
 from events.state import OrderKey
 
 EVENT_BYTES_MAX: Final = 256 * 1024
+# What a message may be before its events are told apart: RabbitMQ 4 takes no larger one, and in a batch of 256 KiB
+# there are at most so many elements, of two bytes each. So the memory and time that a message costs are bounded
+# (docs/decisions/0062).
+MESSAGE_BYTES_MAX: Final = 16 * 1024 * 1024
+MESSAGE_EVENTS_MAX: Final = 128 * 1024
 NOTES_CHARACTERS_MAX: Final = 5_000
 NESTING_MAX: Final = 64
 EARLIEST_YEAR: Final = 1900
@@ -84,6 +89,20 @@ class Malformed(msgspec.Struct, frozen=True):
     code: str | None = None
 
 
+class _Names(msgspec.Struct, frozen=True):
+    """Where a malformed event says what it is; nothing else of it is unpacked, however large it is."""
+
+    source: msgspec.Raw = msgspec.Raw(b"null")
+    id: msgspec.Raw = msgspec.Raw(b"null")
+    type: msgspec.Raw = msgspec.Raw(b"null")
+    subject: msgspec.Raw = msgspec.Raw(b"null")
+    data: msgspec.Raw = msgspec.Raw(b"null")
+
+
+class _Code(msgspec.Struct, frozen=True):
+    code: msgspec.Raw = msgspec.Raw(b"null")
+
+
 _one: Final = msgspec.json.Decoder(Event)
 _many: Final = msgspec.json.Decoder(list[Event])
 _lenient: Final = msgspec.json.Decoder(dict[str, Any])
@@ -93,14 +112,15 @@ _ATTRIBUTES: Final = frozenset(
 _DATA_MEMBERS: Final = frozenset(EventData.__struct_fields__)
 _REMEDY: Final = "Send a CloudEvents 1.0 event in JSON as docs/events.md describes it."
 _FAULTS: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+_Members = TypeVar("_Members", _Names, _Code)
 
 
 class Message:
     """One message of the broker: its bytes, and its events in the order in which they stand in it."""
 
-    def __init__(self, body: bytes) -> None:
+    def __init__(self, body: bytes, events_max: int) -> None:
         self.body = body
-        self.events: list[Event | Malformed] = _decode(body)
+        self.events: list[Event | Malformed] = _decode(body, events_max)
 
     def raw(self, position: int) -> bytes:
         """The bytes of the event at that position, as the sender wrote them."""
@@ -108,17 +128,20 @@ class Message:
 
     @cached_property
     def _parts(self) -> list[bytes]:
-        return list(_split(self.body))
+        return _split(self.body, len(self.events))
 
     @cached_property
     def _single(self) -> bytes:
-        parts = self._parts if self.body.lstrip()[:1] == b"[" else []
-        return parts[0] if len(parts) == 1 and not isinstance(self.events[0], Malformed) else self.body
+        is_told_apart = isinstance(self.events[0], Event) and self.body.lstrip()[:1] == b"["
+        return self._parts[0] if is_told_apart else self.body
 
 
-def decode(body: bytes) -> Message:
-    """Decode a message: a CloudEvent, or an array of them. Whatever the bytes are, at least one entry comes back."""
-    return Message(body)
+def decode(body: bytes, events_max: int = MESSAGE_EVENTS_MAX) -> Message:
+    """Decode a message: a CloudEvent, or an array of them. Whatever the bytes are, at least one entry comes back.
+
+    A message over the limits is one entry, which is malformed by an `OversizedMessage`; its events are not looked at.
+    """
+    return Message(body, events_max)
 
 
 def parse_event(raw: bytes) -> Event:
@@ -138,48 +161,79 @@ def parse_event(raw: bytes) -> Event:
     return event
 
 
-def _decode(body: bytes) -> list[Event | Malformed]:
+def _decode(body: bytes, events_max: int) -> list[Event | Malformed]:
     if body.lstrip()[:1] != b"[":
         return [_event_or_malformed(body)]
+    events: list[Event | Malformed]
     if len(body) <= EVENT_BYTES_MAX and b"\\u0000" not in body:
         try:
-            events = _many.decode(body)
-            may_be_deep = body.count(b"[") + body.count(b"{") > NESTING_MAX
-            for event in events:
-                _check_time(event)
-                if may_be_deep and _is_nested(event):
-                    _check_values(msgspec.to_builtins(event), NESTING_MAX)
+            events = _all_well(body)
         except (*_FAULTS, MalformedEvent):
             pass  # told apart below, event by event
         else:
-            return list(events) or [
-                Malformed(MalformedEvent(f"the batch is empty: there is no event in it. {_REMEDY}"))
-            ]
-    parts = list(_split(body))
+            if len(events) > events_max:
+                return [Malformed(_too_many(events_max))]
+            return events or [Malformed(MalformedEvent(f"the batch is empty: there is no event in it. {_REMEDY}"))]
+    try:
+        parts = _split(body, events_max)
+    except OversizedMessage as error:
+        return [Malformed(_light(error))]
     if not parts:
         return [Malformed(MalformedEvent(f"the message is no complete JSON array of events. {_REMEDY}"))]
     return [_event_or_malformed(part) for part in parts]
+
+
+def _all_well(body: bytes) -> list[Event | Malformed]:
+    """The events of an array in which nothing is wrong; quick. Raises where something is."""
+    events = _many.decode(body)
+    may_be_deep = body.count(b"[") + body.count(b"{") > NESTING_MAX
+    for event in events:
+        _check_time(event)
+        if may_be_deep and _is_nested(event):
+            _check_values(msgspec.to_builtins(event), NESTING_MAX)
+    return list(events)
+
+
+def _too_many(events_max: int) -> OversizedMessage:
+    return OversizedMessage(f"the batch has more than {events_max:,} events: send several smaller ones.")
 
 
 def _event_or_malformed(raw: bytes) -> Event | Malformed:
     try:
         return parse_event(raw)
     except MalformedEvent as error:
-        return _malformed(raw, error)
+        return _malformed(raw, _light(error))
+
+
+def _light(error: MalformedEvent) -> MalformedEvent:
+    """The error without the frames and errors that led to it: a message may bring a hundred thousand of them."""
+    error.__traceback__ = error.__context__ = error.__cause__ = None
+    return error
 
 
 def _malformed(raw: bytes, error: MalformedEvent) -> Malformed:
+    names = _members(raw, _Names)
+    if names is None:
+        return Malformed(error)
+    data = _members(names.data, _Code)
+    code = None if data is None else _text(data.code)
+    return Malformed(error, _text(names.source), _text(names.id), _text(names.type), _text(names.subject), code)
+
+
+def _members(raw: bytes | msgspec.Raw, kind: type[_Members]) -> _Members | None:
     try:
-        members = _lenient.decode(raw)
+        return msgspec.json.decode(raw, type=kind)
     except _FAULTS:
-        members = {}
+        return None
 
-    def text(name: str, within: Any = members) -> str | None:
-        value = within.get(name) if isinstance(within, dict) else None
-        return value.replace("\x00", "\N{REPLACEMENT CHARACTER}")[:255] if isinstance(value, str) else None
 
-    code = text("code", members.get("data"))
-    return Malformed(error, text("source"), text("id"), text("type"), text("subject"), code)
+def _text(value: msgspec.Raw) -> str | None:
+    """What may be made out of a name; None where it is no text."""
+    try:
+        text = msgspec.json.decode(value, type=str)
+    except _FAULTS:
+        return None
+    return text.replace("\x00", "\N{REPLACEMENT CHARACTER}")[:255]
 
 
 def _with_extensions(raw: bytes, error: Exception) -> Event:
@@ -233,8 +287,10 @@ def _check_values(value: Any, levels: int) -> None:
 
 
 # A string without an end is told apart, because looking for its end again from each quote in it takes for ever.
-_TOKEN: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|(?P<endless>")|[\[\]{},]', re.DOTALL)
-_BRACKET: Final = re.compile(rb"[\[\]{},]")
+# Brackets that stand together are one token: what is nested a million deep is found quickly.
+_TOKEN: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|(?P<endless>")|[\[{]+|[\]}]+|,', re.DOTALL)
+_COMMA: Final = ord(",")
+_BRACKET: Final = re.compile(rb"[\[{]+|[\]}]+|,")
 
 
 def _tokens(body: bytes, start: int) -> Iterator[re.Match[bytes]]:
@@ -246,24 +302,30 @@ def _tokens(body: bytes, start: int) -> Iterator[re.Match[bytes]]:
         yield token
 
 
-def _split(body: bytes) -> Iterator[bytes]:
+def _split(body: bytes, events_max: int) -> list[bytes]:
     """The elements of a JSON array as bytes, found by brackets and strings alone.
 
     So one element may be anything (bad UTF-8, nested a million deep, `NaN`) and the others are still told apart.
-    Yields nothing where the brackets do not close.
+    None where the brackets do not close. Raises `OversizedMessage`.
     """
+    if len(body) > MESSAGE_BYTES_MAX:
+        raise OversizedMessage(
+            f"the message has {len(body):,} bytes, and at most {MESSAGE_BYTES_MAX:,} are allowed: send smaller batches."
+        )
     start, end = body.find(b"[") + 1, len(body.rstrip())
-    depth, elements, position = 1, [], start
+    depth, position = 1, start
+    elements: list[bytes] = []
     for token in _tokens(body, start):
-        mark = token.group()
-        if mark in b"[{":
-            depth += 1
-        elif mark in b"]}":
-            depth -= 1
-            if depth == 0 and token.end() != end:
-                return
-        if (mark == b"," and depth == 1) or depth == 0:
-            elements.append(body[position : token.start()].strip())
+        first = body[token.start()]
+        if first in b"[{":
+            depth += token.end() - token.start()
+        elif first in b"]}":
+            depth -= token.end() - token.start()
+            if depth <= 0 and (depth < 0 or token.end() != end):
+                return []
+        if (first == _COMMA and depth == 1) or depth == 0:
+            if len(elements) == events_max:
+                raise _too_many(events_max)
+            elements.append(body[position : token.end() - 1].strip())
             position = token.end()
-    if depth == 0 and elements != [b""]:
-        yield from elements
+    return elements if depth == 0 and elements != [b""] else []

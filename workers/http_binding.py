@@ -10,7 +10,7 @@ from urllib.parse import unquote
 
 import msgspec
 
-from events.errors import CaselogError, MalformedEvent
+from events.errors import CaselogError, MalformedEvent, OversizedMessage
 from events.message import BATCH_TYPE, EVENT_BYTES_MAX, EVENT_TYPE, Malformed, decode, parse_event
 
 JSON_TYPE: Final = "application/json"
@@ -72,12 +72,9 @@ def _content_type(text: str) -> tuple[str, str]:
 def _batch(body: bytes) -> list[bytes]:
     if body.lstrip()[:1] != b"[":
         raise NoEvents(HTTPStatus.BAD_REQUEST, f"the body is no JSON array of events; one event is {EVENT_TYPE}")
-    message = decode(body)
-    if len(message.events) > BATCH_EVENTS_MAX:
-        raise NoEvents(
-            HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-            f"the batch has {len(message.events):,} events, and at most {BATCH_EVENTS_MAX:,} are allowed: send several",
-        )
+    message = decode(body, BATCH_EVENTS_MAX)
+    if isinstance(message.events[0], Malformed) and isinstance(message.events[0].error, OversizedMessage):
+        raise NoEvents(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, str(message.events[0].error))
     faults = [
         Fault(position=position, error=str(event.error), source=event.source, id=event.event_id)
         for position, event in enumerate(message.events, 1)
@@ -93,7 +90,7 @@ def _checked(raw: bytes) -> bytes:
     try:
         parse_event(raw)
     except MalformedEvent as error:
-        event = decode(raw).events[0]
+        event = decode(raw, 1).events[0]
         named = (event.source, event.event_id) if isinstance(event, Malformed) else (None, None)
         fault = Fault(position=1, error=str(error), source=named[0], id=named[1])
         raise NoEvents(_status([raw]), "the event is malformed; nothing was published", (fault,)) from None
@@ -117,6 +114,9 @@ def _put_together(attributes: list[tuple[str, str]], kind: str, body: bytes) -> 
         members[name] = _decoded(name, value)
     if kind:
         members["datacontenttype"] = kind
+    if len(body) > EVENT_BYTES_MAX:
+        detail = f"the body has {len(body):,} bytes, and an event at most {EVENT_BYTES_MAX:,}"
+        raise NoEvents(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, detail)
     if body.strip():
         try:
             msgspec.json.decode(body)  # what is put into the event as it stands must be one JSON value

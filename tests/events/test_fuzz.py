@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from typing import Final
 
 import pytest
@@ -10,7 +11,8 @@ from corpus import SECRET, good, messages
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from events.message import Event, Malformed, decode
+from events.errors import OversizedMessage
+from events.message import EVENT_BYTES_MAX, MESSAGE_BYTES_MAX, Event, Malformed, decode
 
 MESSAGES: Final = messages()
 BEFORE, AFTER = good("before"), good("after")
@@ -86,9 +88,47 @@ def test_an_event_that_is_any_json_at_all_costs_its_neighbours_nothing(body: byt
 
 @pytest.mark.slow
 @pytest.mark.timeout(60)
-def test_a_batch_of_a_hundred_thousand_nothings_is_as_many_entries() -> None:
-    """Also with a good event at its end."""
-    message = decode(b"[" + b"0," * 100_000 + AFTER + b"]")
-    assert len(message.events) == 100_001
+def test_a_batch_of_256_kib_of_nothings_is_as_many_entries() -> None:
+    """As many as one message of our own Publisher can hold. Also with a good event at its end."""
+    nothings = EVENT_BYTES_MAX // len(b"0,") - 1
+    message = decode(b"[" + b"0," * nothings + AFTER + b"]")
+    assert len(message.events) == nothings + 1
     assert isinstance(message.events[-1], Event)
-    assert message.raw(100_000) == AFTER
+    assert message.raw(nothings) == AFTER
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[" + b"0," * 3_000_000 + b"0]",
+        b"[" + b"{}," * 2_000_000 + AFTER + b"]",
+        b"[" + AFTER + b"," + b" " * MESSAGE_BYTES_MAX + b"]",
+        b"[" + b'"' + b"x" * MESSAGE_BYTES_MAX + b'"]',
+    ],
+    ids=["zeros", "objects", "spaces", "a string"],
+)
+def test_a_message_over_the_limits_is_one_entry_that_costs_nearly_nothing(body: bytes) -> None:
+    """Told apart, six megabytes of zeros took minutes, and 400 bytes of memory for each two of the message."""
+    tracemalloc.start()
+    message = decode(body)
+    _, most_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    [only] = message.events
+    assert isinstance(only, Malformed)
+    assert isinstance(only.error, OversizedMessage)
+    assert "smaller" in str(only.error)
+    assert message.raw(0) is body
+    assert most_bytes < 32 * 1024 * 1024 + len(body)
+
+
+def test_what_is_malformed_costs_no_more_than_its_bytes_and_still_says_what_it_is() -> None:
+    """Of a huge event only its names are unpacked: the rest would take thirty times its size."""
+    body = good("huge", b"[" + b"[]," * 2_000_000 + b"0]")
+    tracemalloc.start()
+    [only] = decode(body).events
+    _, most_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert isinstance(only, Malformed)
+    assert (only.event_id, only.source, only.subject, only.code) == ("huge", "/corpus", "CORPUS-huge", "CASE_CREATED")
+    assert most_bytes < 2 * len(body)

@@ -79,7 +79,9 @@ def test_a_binary_event_without_a_body_has_no_data() -> None:
         ([*BINARY, ("ce-subject", "%FF")], b"{}", 400, "UTF-8"),
         ([pair for pair in BINARY if pair[0] != "ce-time"], b"{}", 400, "malformed"),
         (STRUCTURED, b'{"id": "' + b"x" * EVENT_BYTES_MAX, 413, "malformed"),
-        (BATCHED, b"[" + b",".join([b"{}"] * (BATCH_EVENTS_MAX + 1)) + b"]", 413, "1,001"),
+        (BATCHED, b"[" + b",".join([b"{}"] * (BATCH_EVENTS_MAX + 1)) + b"]", 413, "more than 1,000"),
+        (BATCHED, b"[" + b"0," * 2_000_000 + b"0]", 413, "more than 1,000"),
+        (BINARY, b"[" + b"[]," * 1_000_000 + b"0]", 413, "262,144"),
     ],
 )
 def test_what_is_no_event_is_refused_with_the_status_that_says_why(
