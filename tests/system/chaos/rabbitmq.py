@@ -21,8 +21,6 @@ from wire import Wire, Wires
 from workers.supervisor import die_with_parent
 
 SHARED: Final = ("127.0.0.1", 5672)
-# Debian's programs on PATH want to be the user rabbitmq; those that they call run as anyone.
-PROGRAMS: Final = Path("/usr/lib/rabbitmq/bin")
 STARTS_WITHIN_S: Final = 120.0
 STOPS_WITHIN_S: Final = 60.0
 DISK_MB: Final = 400
@@ -222,10 +220,11 @@ def start_rabbitmq(directory: Path, wires: Wires) -> OwnNode | VirtualHost:
 def find_programs() -> Path | None:
     """The directory of RabbitMQ's programs, or None where no node of our own can be started."""
     on_path = shutil.which("rabbitmq-server")
-    for directory in (PROGRAMS, *([Path(on_path).resolve().parent] if on_path else [])):
-        if all((directory / name).exists() for name in ("rabbitmq-server", "rabbitmqctl")) and shutil.which("epmd"):
-            return directory
-    return None
+    if on_path is None or shutil.which("epmd") is None:
+        return None
+    # Debian's programs on PATH want to be the user rabbitmq. They are links to beside those that run as anyone.
+    directory = Path(on_path).resolve().parent
+    return directory if all((directory / name).exists() for name in ("rabbitmq-server", "rabbitmqctl")) else None
 
 
 def _end(process: subprocess.Popen[bytes] | None) -> None:

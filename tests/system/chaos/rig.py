@@ -24,6 +24,7 @@ from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any, Final
@@ -48,6 +49,7 @@ from workers.supervisor import STOP_WITHIN_S
 
 RECORDERS: Final = 3
 PUBLISHERS: Final = 2
+# Longer than a transaction that stands still holds its locks (30 s), a lease, and the delay of parked events together.
 DRAIN_S: Final = 180.0
 # About three faults a second are begun, some of which find their target broken already: several are under way at once.
 MEAN_PAUSE_S: Final = 0.3
@@ -282,11 +284,10 @@ class Rig:
         with self._or_broken("publishers do not end"):
             wait_until(lambda: not any(p.worker.is_running() for p in self.publishers), "the publishers end", DRAIN_S)
         with self._or_broken("stuck in the queue"):
-            wait_until(self.pipeline.queue_is_empty, "the queue is empty", DRAIN_S)
+            wait_while_it_falls(self._queued, "the queue")
         for what in NOTHING_STAYS:
-            query = f"select count(*) from {what}"
             with self._or_broken(f"stuck: {what}"):
-                wait_until(lambda query=query: self._one(query) == 0, f"none is in {what}", DRAIN_S)  # type: ignore[misc]
+                wait_while_it_falls(partial(self._one, f"select count(*) from {what}"), what)
         for actor in self.actors:
             actor.is_expected_to_run = False
             actor.send(signal.SIGTERM)
@@ -296,9 +297,8 @@ class Rig:
         with self._or_broken("given back to the queue"):
             wait_until(self.pipeline.queue_is_empty, "the queue is empty", 5)
         with self._or_broken("what is stuck cannot be counted"):
-            queue = self.pipeline.queue()
             left = [self._one(f"select count(*) from {what}") for what in NOTHING_STAYS]
-            self.report.numbers["stuck"] = queue.ready + (queue.unacked or 0) + sum(left)
+            self.report.numbers["stuck"] = self._queued() + sum(left)
 
     def judge(self) -> None:
         """Compare what stands with the ledgers, with the rules, and with the log folded afresh."""
@@ -351,6 +351,10 @@ class Rig:
         if tracebacks:
             broken.append(f"a fault of a server is one line in a log, and here was a traceback: {tracebacks}")
 
+    def _queued(self) -> int:
+        queue = self.pipeline.queue()
+        return queue.ready + (queue.unacked or 0)
+
     def _one(self, query: str) -> Any:
         with psycopg.connect(self.direct_url) as db:
             row = db.execute(query.encode()).fetchone()
@@ -378,6 +382,21 @@ class _OrBroken:
             return False
         self._report.broken.append(f"{self._what}: {' '.join(str(error).split())[:500]}")
         return True
+
+
+def wait_while_it_falls(left: Callable[[], int], what: str) -> None:
+    """Until nothing is left. Raises `TimeoutError` where it is stuck: no fewer than `DRAIN_S` seconds before.
+
+    How long it may take in all depends on the machine; nothing is added any more, so it ends.
+    """
+    fewest, since_s = left(), monotonic()
+    while fewest:
+        sleep(0.2)
+        now = left()
+        if now < fewest:
+            fewest, since_s = now, monotonic()
+        elif monotonic() - since_s > DRAIN_S:
+            raise TimeoutError(f"{fewest} are left in {what}, as {DRAIN_S:g} s ago")
 
 
 def _free_port() -> int:
