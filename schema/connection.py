@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 import msgspec
-from sqlalchemy import Connection, Engine, create_engine, event, text
+import psycopg
+from sqlalchemy import Connection, Engine, ExceptionContext, create_engine, event, text
 from sqlalchemy.engine import make_url
 
 CONNECT_TIMEOUT_S: Final = 5
@@ -13,6 +14,7 @@ APPLICATION_NAME: Final = "caselog"
 # A worker that was stopped (or its machine cut off) in the middle of a batch holds locks for which others wait; within
 # a batch, no two statements are seconds apart. Its session ends, and what it had written is rolled back.
 IDLE_IN_BATCH_S: Final = 30
+_DATA_EXCEPTION: Final = "22"
 # A server that vanished without a word (a cut network, a machine that died) is noticed within half a minute, not
 # after the kernel's default of two hours. Without effect on Unix sockets.
 _LOST_PEER: Final = {
@@ -45,7 +47,7 @@ def make_engine(
         max_overflow=0,
         pool_timeout=turn_s,
         pool_pre_ping=True,
-        hide_parameters=True,  # an error's text, and so a log line, never holds case data
+        hide_parameters=True,  # an error's text, and so a log line, never holds case data; see also `hush`
         json_serializer=msgspec.json.encode,
         json_deserializer=msgspec.json.decode,  # of a log's columns, decoding its context costs most
         connect_args={"connect_timeout": CONNECT_TIMEOUT_S, "application_name": application, **_LOST_PEER},
@@ -63,7 +65,30 @@ def make_engine(
         connection.execute("set jit = off")
         connection.autocommit = False
 
+    @event.listens_for(engine, "handle_error")
+    def _hush(context: ExceptionContext) -> None:
+        if isinstance(context.original_exception, psycopg.Error):
+            said = hush(context.original_exception)
+            if said is not None and context.sqlalchemy_exception is not None:
+                context.sqlalchemy_exception.args = (f"({type(context.original_exception).__name__}) {said}",)
+
     return engine
+
+
+def hush(error: psycopg.Error) -> str | None:
+    """Leave PostgreSQL's message in this error, and nothing that it quotes; the message. None where it said nothing.
+
+    Its DETAIL shows the row that was refused and its CONTEXT the text that it could not read: what others said of the
+    case, or even of another one, where the row is that of a timer. Such a text becomes a dead letter's message, a log
+    line or a page. Of a value that cannot be read (a data exception), the message itself ends with it.
+    """
+    if error.sqlstate is None:  # the driver refused a value, or lost the server
+        return None
+    said = error.diag.message_primary or type(error).__name__
+    if error.sqlstate.startswith(_DATA_EXCEPTION):
+        said = said.partition(': "')[0]
+    error.args = (said,)
+    return said
 
 
 def limit_statements(db: Connection, limit_ms: int) -> None:

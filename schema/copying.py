@@ -17,6 +17,7 @@ from sqlalchemy import Connection, Table
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
+from schema.connection import hush
 from schema.rows import names
 
 _DIALECT: Final = postgresql.dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy leaves it untyped
@@ -73,6 +74,7 @@ class Copy:
         except psycopg.Error as error:
             if driver.closed:
                 db.invalidate(error)
+            hush(error)
             raise DBAPIError.instance(
                 self._statement, None, error, psycopg.Error, connection_invalidated=driver.closed, dialect=db.dialect
             ) from error
