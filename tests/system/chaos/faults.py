@@ -157,7 +157,8 @@ def _full(owned: Owned, leave_mb: int = 0) -> list[Fault]:
         disk.fill(leave_mb)
         return Heal(chance.uniform(1, 4), disk.free)
 
-    return [Fault(f"{owned.name}: disk full", f"{owned.name}'s disk", 0.7, begin)]
+    how = "disk almost full" if leave_mb else "disk full"
+    return [Fault(f"{owned.name}: {how}", f"{owned.name}'s disk", 0.7, begin)]
 
 
 def of_wire(name: str, wire: Wire) -> list[Fault]:
