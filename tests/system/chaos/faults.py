@@ -105,9 +105,9 @@ def of_node(node: OwnNode) -> list[Fault]:
         return Heal(chance.uniform(0, 2), node.start_application)
 
     return [
-        Fault("RabbitMQ stop_app and start_app", node.name, 0.15, stop_application),
-        _dead(node, "SIGTERM", signal.SIGTERM, 0.15),
-        _dead(node, "SIGKILL", signal.SIGKILL, 0.25),
+        Fault("RabbitMQ stop_app and start_app", node.name, 0.4, stop_application),
+        _dead(node, "SIGTERM", signal.SIGTERM, 0.4),
+        _dead(node, "SIGKILL", signal.SIGKILL, 0.6),
         _frozen(node, 0.4),
         _frozen(node, 0.1, PAST_LEASES_S, "past every heartbeat"),
         *_full(node, leave_mb=BELOW_ALARM_MB),

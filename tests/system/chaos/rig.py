@@ -54,6 +54,8 @@ DRAIN_S: Final = 180.0
 # About three faults a second are begun, some of which find their target broken already: several are under way at once.
 MEAN_PAUSE_S: Final = 0.3
 TICK_S: Final = 0.02
+# A worker that has not started yet is mostly left alone: else on a busy machine none would ever get to its work.
+WHILE_STARTING: Final = 0.2
 # A kind that was not begun yet is drawn so much more often, so that a short run has seen the rare ones, too.
 FIRST_TIME: Final = 3
 # Of libraries, which go on: dramatiq does not expect redis-py's timeouts, SQLAlchemy tells of a cut connection.
@@ -79,6 +81,10 @@ class Actor:
         self.worker = self._launch()
         self.logs.append(self.worker.log)
         self.is_expected_to_run = True
+
+    def has_started(self) -> bool:
+        """Whether it has said so. A publisher says nothing: its ledger is what it has to say."""
+        return self.role == "publisher" or self.worker.log.stat().st_size > 0
 
     def kill(self) -> None:
         self.is_expected_to_run = False
@@ -239,7 +245,9 @@ class Rig:
     def _is_there(self, fault: Fault) -> bool:
         actors = {actor.name: actor for actor in (*self.actors, *self.publishers)}
         actor = actors.get(fault.target)
-        return actor is None or actor.is_expected_to_run
+        if actor is None:
+            return True
+        return actor.is_expected_to_run and (actor.has_started() or self._chance.random() < WHILE_STARTING)
 
     def stop_in_time(self, actor: Actor) -> None:
         """SIGTERM; that it ends within 10 seconds is seen to while other things go on."""
