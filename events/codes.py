@@ -62,6 +62,11 @@ DEFAULT_ORDER: Final = 10_000
 NAME_CHARACTERS: Final = 100
 
 
+# Python 3.11 calls a descriptor for each member that is named through its class.
+_OUTCOME: Final = LogType.OUTCOME
+_HIGH: Final = LogLevel.HIGH
+
+
 class Code(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """A code as registered under its key. `touches_requires_action` tells "set to None" from "left alone"."""
 
@@ -82,7 +87,7 @@ class Code(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     @property
     def sets_outcome(self) -> bool:
         """An outcome at level HIGH or above becomes the case's `outcome_code` (RULES.md §5)."""
-        return self.type is LogType.OUTCOME and self.level >= LogLevel.HIGH
+        return self.type is _OUTCOME and self.level >= _HIGH
 
     def selectable_for(self, role: str | None) -> bool:
         """An empty `selectable_by` means anyone, also an actor without a role."""

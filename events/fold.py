@@ -102,7 +102,9 @@ def in_order(batch: Iterable[Screened], world: World) -> list[Screened]:
 
     def place(screened: Screened) -> tuple[OrderKey, bool, OrderKey]:
         own = screened.event.order_key
-        created = creations.get(screened.case or "", own)
+        created = creations.get(screened.case or "")
+        if created is None:
+            return (own, False, own)
         # What happened to a case "before" it was created waits for its creation, and comes right after it.
         return (max(own, created), own != created, own)
 
@@ -171,8 +173,10 @@ def fold_case(case: CaseState, log: Log, code: Code, registered: Registered, rul
     if not log.suppressed:
         if code.touches_requires_action:
             action = code.set_requires_action_by
-            value = action(case) if callable(action) else action
-            case.requires_action_by = None if value is None else RequiresActionBy(value).value
+            if callable(action):
+                value = action(case)
+                action = None if value is None else RequiresActionBy(value)
+            case.requires_action_by = None if action is None else action._value_
         if code.sets_outcome:
             case.outcome_code, case.outcome_code_id, case.level = code.code, log.id, int(code.level)
             case.last_outcome = fingerprint
@@ -201,12 +205,12 @@ def make_log(screened: Screened, code: Code, log_id: int) -> Log:
         event_id=event.id,
         key=code.key,
         code=code.code,
-        type=code.type.value,
-        level=code.level.value,
+        type=code.type._value_,
+        level=code.level._value_,
         occurred_at=event.time,
         case=screened.case,
         actor=None if actor is None else actor.id,
-        role=None if actor is None or actor.role is None else actor.role.value,
+        role=None if actor is None or actor.role is None else actor.role._value_,
         actor_provider=None if actor is None else actor.provider,
         notes=data.notes or "",
         context=data.context or {},

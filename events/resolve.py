@@ -7,8 +7,7 @@ an `EventError` for an event that can never be recorded as it is.
 from __future__ import annotations
 
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any, Final
@@ -74,7 +73,6 @@ def screen(position: int, event: Event, registry: EventRegistry, latest: datetim
         )
     registered = registry.registered(event.type)
     code: Code | None = None
-    context = event.data.context or {}
     if event.data.code is not None:
         code = registry.get_code(event.type, event.data.code)
         role = event.data.actor.role if event.data.actor is not None else None
@@ -90,9 +88,7 @@ def screen(position: int, event: Event, registry: EventRegistry, latest: datetim
         with suppress(EventError):
             code = _chosen(event, registered, registry, None)
             code = code if code.creates_case else None
-    if registered.checks:
-        with _failing_as_event(f"check of {event.type!r}"):
-            registered.event.check(code.code if code is not None else None, context)
+    _check(event, registered, None if code is None else code.code)
     case = event.subject if registered.cls.needs_case else None
     if case is None and registered.cls.needs_case:
         raise MalformedEvent(f"subject is missing: an event {event.type!r} is about a case, send its reference.")
@@ -104,32 +100,34 @@ def screen(position: int, event: Event, registry: EventRegistry, latest: datetim
 def resolve(event: Event, registered: Registered, registry: EventRegistry, case: CaseState | None) -> Code:
     """The code of an event that gives none, against the case as folded so far (RULES.md §1.3, §1.5)."""
     code = _chosen(event, registered, registry, case)
-    if registered.checks:
-        with _failing_as_event(f"check of {event.type!r}"):
-            registered.event.check(code.code, event.data.context or {})
+    _check(event, registered, code.code)
     return code
 
 
+def _check(event: Event, registered: Registered, code: str | None) -> None:
+    if not registered.checks:
+        return
+    try:
+        registered.event.check(code, event.data.context or {})
+    except EventError:
+        raise
+    except Exception as error:
+        raise EventFailed(failure(f"check of {event.type!r}", error)) from error
+
+
 def _chosen(event: Event, registered: Registered, registry: EventRegistry, case: CaseState | None) -> Code:
-    with _failing_as_event(f"get_log_code of {event.type!r}"):
+    try:
         name: Any = registered.event.get_log_code(case, **(event.data.params or {}))
+    except EventError:
+        raise
+    except Exception as error:
+        raise EventFailed(failure(f"get_log_code of {event.type!r}", error)) from error
     if not isinstance(name, str):
         raise EventFailed(
             f"get_log_code of {event.type!r} returned {name!r}, and a code is a string. Mend the rule and requeue the "
             f"dead letter."
         )
     return registry.get_code(event.type, name)
-
-
-@contextmanager
-def _failing_as_event(what: str) -> Iterator[None]:
-    """What an app's own rule raises unexpectedly is that event's fault, not the world's."""
-    try:
-        yield
-    except EventError:
-        raise
-    except Exception as error:
-        raise EventFailed(failure(what, error)) from error
 
 
 def failure(what: str, error: BaseException) -> str:
