@@ -134,7 +134,8 @@ def _stretches(prefix: str, moments: Sequence[tuple[str, OrderKey | None]]) -> d
 def case_logs(db: Connection, references: Collection[str]) -> dict[str, list[Log]]:
     """The whole log of each of these cases, by reference. The cases are locked."""
     logs: dict[str, list[Log]] = {reference: [] for reference in references}
-    for log in map(stored_log, db.execute(_CASE_LOGS, {"references": list(references)})):
+    # Fetched at once: SQLAlchemy would ask the driver for each row.
+    for log in map(stored_log, db.execute(_CASE_LOGS, {"references": list(references)}).all()):
         logs[log.case or ""].append(log)
     return logs
 

@@ -7,6 +7,8 @@ also scheduled every second, so a lost nudge costs at most a second, and a nudge
 from __future__ import annotations
 
 import signal
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -19,6 +21,7 @@ from dramatiq.brokers.redis import RedisBroker
 from periodiq import PeriodiqMiddleware, Scheduler, cron
 from sqlalchemy import Engine
 
+from schema.reports.outbox import TAKEN_DELTAS
 from workers.aggregating import Aggregator
 from workers.exporting import Exporter
 from workers.heartbeat import Doing, Heartbeat
@@ -39,6 +42,9 @@ NUDGED_MS: Final = 1000
 # An idle dramatiq worker looks for messages this often; its default, a second, would double what a lost nudge costs.
 POLL_MS: Final = 100
 WORKER_THREADS: Final = 4
+# What batches post within this time is added up together: a case that moved in several is folded once. At 14,000
+# events/s that folds two thirds of the logs that batch by batch would; longer gains little more.
+GATHER_S: Final = 0.25
 
 
 def make_broker(client: redis.Redis) -> RedisBroker:
@@ -83,16 +89,26 @@ def declare_tasks(
     client: redis.Redis = broker.client
 
     begun = partial(_begun, client, heartbeat)
+    adding_up = threading.Lock()
 
     # No retries by dramatiq: the schedule is the retry, and it comes every second.
     @dramatiq.actor(broker=broker, queue_name=QUEUE, actor_name=AGGREGATE, max_retries=0, periodic=EverySecond())
     def aggregate() -> None:
-        with begun(AGGREGATE):
-            taken = 1
-            while taken:
-                taken = aggregator.add_up()
-                heartbeat.beat(messages=int(not taken), events=taken, idle=taken == 0)
-                tally.count(AGGREGATED, taken)
+        # It goes on while events come: the schedule's next ones must not take all threads, nor what is being gathered.
+        if not adding_up.acquire(blocking=False):
+            return
+        try:
+            with begun(AGGREGATE):
+                taken = 1
+                while taken:
+                    taken = aggregator.add_up()
+                    heartbeat.beat(messages=int(not taken), events=taken, idle=taken == 0)
+                    tally.count(AGGREGATED, taken)
+                    if 0 < taken < TAKEN_DELTAS:
+                        time.sleep(GATHER_S)
+                    _forget_nudge(client, AGGREGATE)
+        finally:
+            adding_up.release()
 
     @dramatiq.actor(broker=broker, queue_name=QUEUE, actor_name=RETRY_PARKED, max_retries=0, periodic=EverySecond())
     def retry_parked() -> None:
@@ -130,8 +146,7 @@ def declare_tasks(
 @contextmanager
 def _begun(client: redis.Redis, heartbeat: Heartbeat, task: str) -> Iterator[None]:
     """Within, the task is done. A server that is away is one line in the log: the schedule comes again."""
-    with suppress(redis.RedisError):  # a nudge that cannot be forgotten forgets itself within a second
-        client.delete(_nudged(task))
+    _forget_nudge(client, task)
     try:
         with translated():
             yield
@@ -197,6 +212,11 @@ def run_tasks(broker: RedisBroker) -> None:
 
 def _message(task: str) -> dramatiq.Message[None]:
     return dramatiq.Message(queue_name=QUEUE, actor_name=task, args=(), kwargs={}, options={})
+
+
+def _forget_nudge(client: redis.Redis, task: str) -> None:
+    with suppress(redis.RedisError):  # one that cannot be forgotten forgets itself within a second
+        client.delete(_nudged(task))
 
 
 def _nudged(task: str) -> str:

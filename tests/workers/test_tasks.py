@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -23,10 +24,14 @@ from events.registry import autodiscover, event_registry
 from events.resolve import Rules
 from schema.connection import make_engine
 from schema.reports import outbox
+from workers.aggregating import Aggregator
+from workers.exporting import Exporter
+from workers.heartbeat import Heartbeat
+from workers.metrics import Tally
 from workers.recording import Recording
 from workers.services import redis_py_url
 from workers.simulate import simulate
-from workers.tasks import AGGREGATE, QUEUE, Nudge
+from workers.tasks import AGGREGATE, QUEUE, Nudge, declare_tasks, make_broker
 
 RULES = Rules(zone=ZoneInfo("Europe/London"))
 ROW = ("outcomes", "2026-03-02", "accept_case", "SPOP", None, None, None, "PHONE", None, 1, 0, 0)
@@ -77,6 +82,48 @@ def test_deltas_are_added_up_within_a_second_or_so_though_every_nudge_is_lost(
         post(engine, 1)
         eventually(lambda total=total: counted(database_url) == total, "the delta is counted", within_s=3)  # type: ignore[misc]
     assert count(database_url, "report_outbox") == 0
+
+
+class _Watched(Aggregator):
+    """Notes how many deltas each block took, and how many blocks were under way at once."""
+
+    def __init__(self, engine: Engine) -> None:
+        super().__init__(engine, event_registry, RULES)
+        self.blocks: list[int] = []
+        self.under_way = self.most_under_way = 0
+
+    def add_up(self) -> int:
+        self.under_way += 1
+        self.most_under_way = max(self.most_under_way, self.under_way)
+        self.blocks.append(super().add_up())
+        self.under_way -= 1
+        return self.blocks[-1]
+
+
+def test_what_comes_in_quick_succession_is_added_up_together_by_one_at_a_time(
+    redis_url: str, engine: Engine, database_url: str
+) -> None:
+    """A hundred batches in two seconds are some ten blocks, however often the task is asked to run meanwhile."""
+    client = Redis.from_url(redis_py_url(redis_url))
+    broker, aggregator = make_broker(client), _Watched(engine)
+    recording = Recording(engine, event_registry, RULES)
+    exporter = Exporter(engine, retention_days=1)
+    declare_tasks(
+        broker, engine, recording, Heartbeat(client, "tasks"), Tally(), aggregator=aggregator, exporter=exporter
+    )
+    task = broker.get_actor(AGGREGATE).fn
+    with ThreadPoolExecutor(3) as pool:
+        runs = []
+        for _ in range(100):
+            post(engine, 1)
+            runs.append(pool.submit(task))
+            time.sleep(0.02)
+        for run in runs:
+            run.result()
+    task()
+    assert counted(database_url) == sum(aggregator.blocks) == 100
+    assert aggregator.most_under_way == 1
+    assert sum(block > 0 for block in aggregator.blocks) < 50
 
 
 def test_a_nudge_runs_the_aggregator_and_many_at_once_are_one_message(redis_pipeline: Pipeline, redis_url: str) -> None:
