@@ -70,6 +70,12 @@ BROKER ?= redis
 chaos: $(STAMP) ## Break a whole pipeline for SECONDS=120 on BROKER=redis or rabbitmq, by SEED=...; nothing may be lost
 	PYTHONPATH=tests $(BIN)/python tests/system/chaos/rig.py --seconds $(SECONDS) --broker $(BROKER) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
+RATE ?= 200
+.PHONY: soak
+soak: SECONDS = 3600
+soak: $(STAMP) ## Load a whole pipeline for SECONDS=3600 at RATE=200 events a second: nothing may grow (ARGS=--overload)
+	PYTHONPATH=tests $(BIN)/python tests/system/load/soak.py --seconds $(SECONDS) --rate $(RATE) --broker $(BROKER) $(ARGS)
+
 .PHONY: migrate
 migrate: $(STAMP) ## Bring the database of CASELOG_DATABASE_URL, or of a running `make run`, to the current schema
 	$(BIN)/python $(BIN)/caselog migrate
