@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Final
 
 from alembic import command
 from alembic.config import Config
-from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 
@@ -42,10 +42,17 @@ def configuration() -> Config:
 
 
 def current_revision(connection: Connection) -> str | None:
-    """The revision that the database is at; None where it was never migrated."""
-    return MigrationContext.configure(connection).get_current_revision()
+    """The revision that the database is at; None where it was never migrated.
+
+    Health asks it again and again: Alembic's own way makes a table object each time, whose statement SQLAlchemy keeps.
+    """
+    if connection.execute(text("select to_regclass('alembic_version')")).scalar_one() is None:
+        return None
+    revision: str | None = connection.execute(text("select version_num from alembic_version")).scalar_one_or_none()
+    return revision
 
 
+@cache
 def head_revision() -> str | None:
-    """The revision that this version of caselog needs."""
+    """The revision that this version of caselog needs. Reads the migrations the first time."""
     return ScriptDirectory.from_config(configuration()).get_current_head()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import re
 import socket
 import threading
@@ -366,3 +367,17 @@ def execute(database_url: str, statement: str) -> None:
     with engine.begin() as db:
         db.execute(text(statement))
     engine.dispose()
+
+
+def test_to_ask_again_and_again_adds_nothing_to_the_memory_of_who_asks(database_url: str, redis_url: str) -> None:
+    """A probe asks every few seconds, for months. No object may stay behind, in no cache of a library's either."""
+    with health_of(database_url, redis_url, redis_url) as health:
+        for _ in range(5):
+            health.check()
+        gc.collect()
+        before = len(gc.get_objects())
+        for _ in range(20):
+            health.check()
+        gc.collect()
+        # A thread that has just ended may hold a few.
+        assert len(gc.get_objects()) - before < 100
