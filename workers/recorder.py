@@ -104,8 +104,8 @@ class Recorder:
         """SIGTERM and SIGINT stop it; where a server does not answer, it is ended in time all the same."""
 
         def stop(*_: object) -> None:
-            self.stop()
             exit_in_time()
+            self.stop()
 
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, stop)

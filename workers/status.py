@@ -82,9 +82,9 @@ def run_status(settings: Settings, services: Services) -> None:
         )
 
         def stop(*_: object) -> None:
+            exit_in_time()
             stopping.set()
             server.should_exit = True
-            exit_in_time()
 
         # uvicorn puts its own handlers in their place while it serves, and calls these when it has ended.
         for number in (signal.SIGTERM, signal.SIGINT):

@@ -17,6 +17,8 @@ def exit_in_time(within_s: float = GIVE_UP_S) -> None:
 
     For a server that does not answer: a statement that waits for a lock, a Redis that is frozen. It is as safe as a
     kill: what is not committed is rolled back, and what is not acked comes back.
+
+    In a signal handler it comes first: what a handler does next may wait for a lock that the code it interrupted holds.
     """
     timer = threading.Timer(within_s, _exit)
     timer.daemon = True

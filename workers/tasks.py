@@ -196,8 +196,8 @@ def run_tasks(broker: RedisBroker) -> None:
     schedule = _Schedule([actor for actor in broker.actors.values() if "periodic" in actor.options])
 
     def stop(*_: object) -> None:
-        schedule.stop()
         exit_in_time()
+        schedule.stop()
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
