@@ -8,6 +8,7 @@ import msgspec
 import psycopg
 from sqlalchemy import Connection, Engine, ExceptionContext, create_engine, event, text
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError
 
 CONNECT_TIMEOUT_S: Final = 5
 APPLICATION_NAME: Final = "caselog"
@@ -94,3 +95,15 @@ def hush(error: psycopg.Error) -> str | None:
 def limit_statements(db: Connection, limit_ms: int) -> None:
     """A statement of this transaction that takes longer is cancelled, with an error."""
     db.execute(text("select set_config('statement_timeout', :limit_ms, true)"), {"limit_ms": str(limit_ms)})
+
+
+def driver_error(db: Connection, statement: str, error: psycopg.Error) -> Exception:
+    """SQLAlchemy's error for one of the driver's own, without values; of a dead connection, which is given up."""
+    driver = db.connection.driver_connection
+    is_dead = driver is None or driver.closed
+    if is_dead:
+        db.invalidate(error)
+    hush(error)
+    return DBAPIError.instance(
+        statement, None, error, psycopg.Error, connection_invalidated=is_dead, dialect=db.dialect
+    )

@@ -15,9 +15,9 @@ from psycopg.postgres import types
 from psycopg.pq import Format
 from sqlalchemy import Connection, Table
 from sqlalchemy.dialects import postgresql
-from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import IntegrityError
 
-from schema.connection import hush
+from schema.connection import driver_error
 from schema.rows import names
 
 _DIALECT: Final = postgresql.dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy leaves it untyped
@@ -72,12 +72,7 @@ class Copy:
                     for row in rows:
                         copy.write_row(row)
         except psycopg.Error as error:
-            if driver.closed:
-                db.invalidate(error)
-            hush(error)
-            raise DBAPIError.instance(
-                self._statement, None, error, psycopg.Error, connection_invalidated=driver.closed, dialect=db.dialect
-            ) from error
+            raise driver_error(db, self._statement, error) from error
 
 
 def broke(error: IntegrityError, constraint: str) -> bool:

@@ -247,9 +247,10 @@ report_sum: Final = Table(
     Column("organisation", Ordered, comment="The case's organisation as folded at the log"),
     Column("source", Ordered, comment="The case's source as folded at the log"),
     Column("operator", Ordered, comment="The log's actor"),
-    Column("n1", BigInteger, nullable=False, comment="The report's first sum; see caselog report --describe"),
-    Column("n2", BigInteger, nullable=False, comment="Its second sum, or 0"),
-    Column("n3", BigInteger, nullable=False, comment="Its third sum, or 0"),
+    # No day has two billion logs; and the sum of integers takes no numeric.
+    Column("n1", Integer, nullable=False, comment="The report's first sum; see caselog report --describe"),
+    Column("n2", Integer, nullable=False, comment="Its second sum, or 0"),
+    Column("n3", Integer, nullable=False, comment="Its third sum, or 0"),
     UniqueConstraint(
         "report",
         "day",
@@ -262,6 +263,17 @@ report_sum: Final = Table(
         "operator",
         name="report_sum_row_key",
         postgresql_nulls_not_distinct=True,
+    ),
+    # To group and sort three years of the widest report takes half a second; from an index, its weeks and months come
+    # as they are to be read.
+    *(
+        Index(
+            f"report_sum_{period}_idx",
+            "report",
+            text(f"(date_trunc('{period}', day::timestamp)::date)"),
+            *("key", "code", "category", "provider", "organisation", "source"),
+        )
+        for period in ("week", "month")
     ),
     comment="The reports that are sums (RULES.md §7), fed by the aggregator; a row may have come to nothing",
     postgresql_with={"fillfactor": FILLFACTOR},

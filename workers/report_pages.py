@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import closing
 from datetime import UTC, datetime
 from http import HTTPStatus
-from itertools import islice
 from typing import Any, Final
 
 import msgspec
@@ -126,8 +124,7 @@ class ReportPages:
 
     def _shown(self, db: Any, reading: Reading) -> Shown:
         columns = reading.columns
-        with closing(read_rows(db, reading)) as every:
-            rows = list(islice(every, MOST_ROWS + 1))
+        rows = list(read_rows(db, reading, most=MOST_ROWS + 1))
         measures = reading.report.measures
         totals = read_totals(db, reading) if measures and rows else ()
         by: By = "month" if reading.report.is_monthly else step(reading.first, reading.last, reading.by)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from datetime import date, datetime, time, timedelta
 from typing import Any, Final, Literal, TypeAlias
 from zoneinfo import ZoneInfo
@@ -12,6 +12,7 @@ from sqlalchemy import Connection, CursorResult, text
 
 from events.errors import CaselogError, did_you_mean
 from schema.reports.declaring import Column, Report
+from schema.streaming import stream
 
 By: TypeAlias = Literal["day", "week", "month"]
 PERIODS: Final[tuple[By, ...]] = ("day", "week", "month")
@@ -80,29 +81,25 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def sql(self) -> str:
-        columns = self.columns
+        columns: Iterable[Column] = self.columns
+        grouping = ""
+        if self._is_as_kept:  # each row is a group by itself
+            columns = [msgspec.structs.replace(column, sql="") for column in columns]
+        elif self.report.measures:
+            grouping = f"group by {self._order} {self._having}"
         selected = ", ".join(f"{_written(column)} as {column.name}" for column in columns)
+        return f"select {selected} from ({self._source}) as row {self.matching} {grouping} order by {self._order}"  # noqa: S608 - names of our own declarations
+
+    @property
+    def _order(self) -> str:
         if not self.report.measures:
-            return f"select {selected} from ({self._source}) as row {self.matching} order by {self.report.order}"  # noqa: S608
-        keys = [column.expression for column in self.report.dimensions[1:]]
-        grouping = ", ".join([columns[0].expression, *keys])
-        return f"""
-            select {selected} from ({self._source}) as row {self.matching}
-            group by {grouping} {self._having} order by {grouping}
-        """  # noqa: S608 - names of our own declarations
+            return self.report.order
+        return ", ".join(column.expression for column in (self.columns[0], *self.report.dimensions[1:]))
 
-    def parts(self) -> Iterator[Reading]:
-        """The same in parts, one after the other: where weeks or months are summed up, the first of them comes alone.
-
-        To group and sort the sums of three years takes half a second, and the first row is due before. Each part is
-        twice as long as the one before, so that there are few.
-        """
-        first, many = self.first, 1
-        if self.by in {"week", "month"} and self.report.dimensions[0].kind == "day":
-            while (after := _later(first, self.by, many)) is not None and after <= self.last:
-                yield msgspec.structs.replace(self, first=first, last=after - timedelta(days=1))
-                first, many = after, many * 2
-        yield msgspec.structs.replace(self, first=first)
+    @property
+    def _is_as_kept(self) -> bool:
+        """Whether sums are asked for as they are kept, row by row."""
+        return self.report.counted == self.report.measures and self.columns[0] == self.report.columns[0]
 
     @property
     def totals_sql(self) -> str:
@@ -154,33 +151,31 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
         return found | {f"where_{name}": value for name, value in self.where.items() if value is not None}
 
 
-def read_rows(db: Connection, reading: Reading) -> Generator[tuple[Any, ...]]:
-    """The rows of a report, streamed: of sums in the order of their dimensions, of a list in the order of its first.
+def read_rows(db: Connection, reading: Reading, *, most: int | None = None) -> Generator[tuple[Any, ...]]:
+    """The rows of a report: of sums in the order of their dimensions, of a list in the order of its first.
 
-    They are asked for at once, and read as they are consumed; who stops before the end closes them. In a transaction
-    with one snapshot (REPEATABLE READ), since there may be several statements.
+    They are asked for at once, and read as they are consumed, while PostgreSQL goes on. `most`: only so many. Until
+    the last is read, the connection takes no other statement; who stops before closes them, and rolls back.
 
     Days are `date`, months `str` as 2026-11, moments aware `datetime`, numbers int or float.
     """
-    # The widest reports group and sort some hundred thousand rows: in memory.
-    db.execute(text("select set_config('work_mem', '64MB', true)"))
-    parts = reading.parts()
-    return _streamed(db, _asked(db, next(parts)), parts)
+    # What is grouped and sorted, is so in memory. What is widest, comes in order from an index, which is in memory too.
+    db.execute(text("select set_config('work_mem', '64MB', true), set_config('random_page_cost', '1.1', true)"))
+    limit = "" if most is None else f" limit {most:d}"
+    query, parameters = reading.sql + limit, reading.parameters(reading.sql)
+    return stream(db, query, parameters) if reading.report.measures else _listed(db, query, parameters)
 
 
-def _asked(db: Connection, reading: Reading) -> CursorResult[Any]:
-    query = text(reading.sql).execution_options(stream_results=True, max_row_buffer=BUFFERED_ROWS)
-    return db.execute(query, reading.parameters(reading.sql))
+def _listed(db: Connection, query: str, parameters: Mapping[str, Any]) -> Generator[tuple[Any, ...]]:
+    """Through a server-side cursor, for which PostgreSQL plans so that the first rows of a long list come at once."""
+    found = db.execute(text(query).execution_options(stream_results=True, max_row_buffer=BUFFERED_ROWS), parameters)
+    return _rows(found)
 
 
-def _streamed(db: Connection, found: CursorResult[Any], parts: Iterator[Reading]) -> Generator[tuple[Any, ...]]:
+def _rows(found: CursorResult[Any]) -> Generator[tuple[Any, ...]]:
     with found:
         for row in found:
             yield tuple(row)
-    for part in parts:
-        with _asked(db, part) as more:
-            for row in more:
-                yield tuple(row)
 
 
 def read_totals(db: Connection, reading: Reading) -> Sequence[Any]:
@@ -215,17 +210,6 @@ def check_period(by: str) -> By:
     if by not in PERIODS:
         raise BadRequest(f"there is no period {by!r}: choose {', '.join(PERIODS)}.{did_you_mean(by, PERIODS)}")
     return by
-
-
-def _later(day: date, by: str | None, many: int) -> date | None:
-    """The first day of the week or month that begins so many later than the day's own; None: beyond the calendar."""
-    try:
-        if by == "week":
-            return day + timedelta(days=7 * many - day.weekday())
-        months = day.year * 12 + day.month - 1 + many
-        return date(months // 12, months % 12 + 1, 1)
-    except (OverflowError, ValueError):
-        return None
 
 
 def _bucket(column: str, by: str) -> str:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import shutil
 import sys
-from contextlib import closing
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, cast
@@ -261,8 +259,7 @@ def _show(asked: Reading, output: Path | None) -> None:
     from workers.report_table import table
 
     with reading() as db:
-        with closing(read_rows(db, asked)) as streamed:
-            rows = list(itertools.islice(streamed, TABLE_ROWS + 1))
+        rows = list(read_rows(db, asked, most=TABLE_ROWS + 1))
         totals = None
         if rows and asked.report.measures:
             totals = ("total", *[None] * (len(asked.report.dimensions) - 1), *read_totals(db, asked))

@@ -1,0 +1,46 @@
+"""Rows while PostgreSQL goes on finding more: it and its reader work at the same time."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Mapping
+from typing import Any, Final
+
+import psycopg
+from psycopg import capabilities
+from sqlalchemy import Connection, text
+
+from schema.connection import driver_error
+
+# A libpq before 17 gives them one by one.
+_CHUNK_ROWS: Final = 1000 if capabilities.has_stream_chunked() else 1
+
+
+def stream(db: Connection, query: str, parameters: Mapping[str, Any]) -> Generator[tuple[Any, ...]]:
+    """The rows of a query with SQLAlchemy's `:name` parameters, asked for at once; in a transaction.
+
+    Until the last is read the connection takes no other statement. Who closes it before cancels the query, and has to
+    roll back. A server-side cursor instead would find rows only while the reader waits for them, in half the time at
+    best. Raises SQLAlchemy's errors, as a statement would.
+    """
+    assert db.in_transaction()  # SQLAlchemy does not begin one for what goes to the driver, and would not roll back
+    compiled = text(query).bindparams(**parameters).compile(dialect=db.dialect)
+    driver = db.connection.driver_connection
+    assert isinstance(driver, psycopg.Connection)
+    rows = driver.cursor(binary=True).stream(str(compiled).encode(), compiled.params, size=_CHUNK_ROWS)
+    try:
+        first = next(rows, None)
+    except psycopg.Error as error:
+        raise driver_error(db, query, error) from error
+    return _told(db, query, first, rows)
+
+
+def _told(
+    db: Connection, query: str, first: tuple[Any, ...] | None, rows: Iterator[tuple[Any, ...]]
+) -> Generator[tuple[Any, ...]]:
+    if first is None:
+        return
+    try:
+        yield first
+        yield from rows
+    except psycopg.Error as error:
+        raise driver_error(db, query, error) from error
