@@ -14,7 +14,8 @@ import typer
 
 from events.errors import did_you_mean
 from schema.reports.declaring import Report
-from schema.reports.reading import BadRequest, Reading, check_period, filters, periods
+from schema.reports.finding import REPORTS
+from schema.reports.reading import PERIODS, BadRequest, Reading, check_period, filters, periods
 from workers.moments import moment
 
 DEFAULT_DAYS: Final = 30
@@ -72,14 +73,15 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
         return urlencode([*said, *more.items()])
 
     def about(self, report: Report) -> Question:
-        """The same of another report, without the conditions and the period that it cannot have."""
-        names = {column.name for column in filters(report)}
+        """The same of another report, without the conditions and the period that only others have."""
+        others = {column.name for other in REPORTS.values() for column in filters(other)}
+        others -= {column.name for column in filters(report)}
         return msgspec.structs.replace(
             self,
             report=report,
-            by=self.by if self.by in periods(report) else "",
-            where=tuple(pair for pair in self.where if pair[0] in names),
-            strange=(),
+            by="" if self.by in PERIODS and self.by not in periods(report) else self.by,
+            where=tuple(pair for pair in self.where if pair[0] not in others),
+            strange=tuple(name for name in self.strange if name not in others and name != "report"),
         )
 
     def _moment(self) -> datetime:

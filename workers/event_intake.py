@@ -19,7 +19,7 @@ from events.publisher import Publisher
 from workers.access import Access, AnyRequest
 from workers.http_binding import BODY_BYTES_MAX, FAULTS_SHOWN_MAX, NoEvents, read_events
 from workers.logs import get_logger
-from workers.openapi import EVENTS_ANSWERS, EVENTS_BODY, operation
+from workers.openapi import BEARER, EVENTS_ANSWERS, EVENTS_BODY, operation
 from workers.tokens import TokenRole
 
 # A broker that is away is said so soon; the sender sends the same again.
@@ -49,7 +49,7 @@ class EventIntake:
             "/events",
             request_max_body_size=BODY_BYTES_MAX,
             summary="Publish events",
-            operation_class=operation(EVENTS_ANSWERS, body=EVENTS_BODY),
+            operation_class=operation(EVENTS_ANSWERS, body=EVENTS_BODY, security=[BEARER]),
         )
         async def post_events(request: AnyRequest) -> Response[bytes]:
             self._access.require(request, TokenRole.PUBLISHER)  # before any of the body is read

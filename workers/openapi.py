@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from litestar import Router
 from litestar.enums import HttpMethod
 from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.openapi.spec import (
+    Components,
     OpenAPIFormat,
     OpenAPIMediaType,
     OpenAPIResponse,
@@ -21,20 +22,26 @@ from litestar.openapi.spec import (
     Reference,
     RequestBody,
     Schema,
+    SecurityScheme,
 )
 
+from events.codes import NAME_CHARACTERS, Role
+from events.message import BATCH_TYPE, EARLIEST_YEAR, EVENT_TYPE, LATEST_YEAR, NOTES_CHARACTERS_MAX
 from schema.reports.finding import REPORTS
-from schema.reports.reading import PERIODS
+from schema.reports.reading import PERIODS, filters
+from workers.http_binding import BATCH_EVENTS_MAX, JSON_TYPE
+from workers.session import COOKIE
 
 READ: Final = [HttpMethod.GET, HttpMethod.HEAD]
 PATH: Final = "/openapi.json"
 Answers: TypeAlias = Mapping[int, Mapping[str, Schema]]
 """What may be answered: of each status, the media types with what each holds."""
 
+NO_NUL: Final = r"^[^\u0000]*$"
 TEXT: Final = Schema(type=OpenAPIType.STRING)
 NUMBER: Final = Schema(type=OpenAPIType.INTEGER)
-_DAY: Final = Schema(type=OpenAPIType.STRING, format=OpenAPIFormat.DATE)
-_MOMENT: Final = Schema(type=OpenAPIType.STRING, format=OpenAPIFormat.DATE_TIME)
+DAY: Final = Schema(type=OpenAPIType.STRING, format=OpenAPIFormat.DATE)
+MOMENT: Final = Schema(type=OpenAPIType.STRING, format=OpenAPIFormat.DATE_TIME)
 FLAG: Final = Schema(type=OpenAPIType.BOOLEAN)
 _OPTIONAL_TEXT: Final = Schema(type=[OpenAPIType.STRING, OpenAPIType.NULL])
 
@@ -46,6 +53,20 @@ def record(**members: Schema) -> Schema:
 
 def array(items: Schema) -> Schema:
     return Schema(type=OpenAPIType.ARRAY, items=items)
+
+
+def text(least: int, most: int, **more: Any) -> Schema:
+    """A text of so many characters, none of which is NUL."""
+    return Schema(type=OpenAPIType.STRING, min_length=least, max_length=most, pattern=NO_NUL, **more)
+
+
+def or_null(schema: Schema) -> Schema:
+    return Schema(any_of=[schema, Schema(type=OpenAPIType.NULL)])
+
+
+def or_empty(*schemas: Schema) -> Schema:
+    """A form sends every field: of a parameter, an empty text says nothing."""
+    return Schema(any_of=[*schemas, Schema(type=OpenAPIType.STRING, max_length=0)])
 
 
 PAGE: Final = {"text/html": TEXT}
@@ -88,10 +109,10 @@ _REPORT: Final = Schema(
     required=["report", "from", "to", "by", "now", "where", "columns", "rows", "totals"],
     properties={
         "report": TEXT,
-        "from": _DAY,
-        "to": _DAY,
+        "from": DAY,
+        "to": DAY,
         "by": _OPTIONAL_TEXT,
-        "now": _MOMENT,
+        "now": MOMENT,
         "where": Schema(type=OpenAPIType.OBJECT, description="null: only empty ones"),
         "columns": array(_COLUMN),
         "rows": array(_ROW),
@@ -100,32 +121,44 @@ _REPORT: Final = Schema(
 )
 
 
-def _query(name: str, description: str, schema: Schema = TEXT) -> Parameter:
+def query(name: str, description: str, schema: Schema) -> Parameter:
     return Parameter(name=name, param_in="query", required=False, description=description, schema=schema)
 
 
-def _one_of(names: Iterable[str]) -> Schema:
+def one_of(names: Iterable[str]) -> Schema:
     return Schema(type=OpenAPIType.STRING, enum=list(names))
 
 
 FORMS: Final = {"html": "text/html", "json": "application/json", "csv": "text/csv"}
 """The forms of an answer, each with its media type."""
+_FILTERS: Final = sorted({column.name for report in REPORTS.values() for column in filters(report)})
+_CONDITION: Final = Schema(type=OpenAPIType.STRING, pattern=f"^({'|'.join(_FILTERS)})=[^\\u0000]*$")
 _ASKED: Final = (
-    _query("from", "first local day, included; 29 days before the last", _DAY),
-    _query("to", "last local day, included; today", _DAY),
-    _query("by", "sum up days, weeks or months; only of reports that list it under `by`", _one_of(PERIODS)),
-    _query("where", "COLUMN=VALUE: only rows that match; no value: only empty ones. May be repeated", array(TEXT)),
-    _query("now", "the moment of asking, for what depends on it", _MOMENT),
+    query("from", "first local day, included; 29 days before the last. Not after it", or_empty(DAY)),
+    query("to", "last local day, included; today", or_empty(DAY)),
+    query("by", "sum up days, weeks or months; only of reports that list it under `by`", or_empty(one_of(PERIODS))),
+    query(
+        "where",
+        "COLUMN=VALUE: only rows that match; no value: only empty ones. May be repeated, for columns that the report "
+        "lists under `filters`",
+        array(or_empty(_CONDITION)),
+    ),
+    query(
+        "now",
+        "the moment of asking, for what depends on it; a day means its end, and without an offset it is local",
+        or_empty(MOMENT, DAY),
+    ),
 )
+_FORM: Final = "the form of the answer; else what the header Accept prefers"
 REPORT_PARAMETERS: Final = (
-    Parameter(name="name", param_in="path", required=True, description="which report", schema=_one_of(REPORTS)),
+    Parameter(name="name", param_in="path", required=True, description="which report", schema=one_of(REPORTS)),
     *_ASKED,
-    _query("format", "the form of the answer; else what the header Accept prefers", _one_of(FORMS)),
+    query("format", _FORM, or_empty(one_of(FORMS))),
 )
 REPORT_LIST_PARAMETERS: Final = (
-    _query("report", "go to this report, with the rest of the query", _one_of(REPORTS)),
+    query("report", "go to this report, with the rest of the query", or_empty(one_of(REPORTS))),
     *_ASKED,
-    _query("format", "the form of the answer; else what the header Accept prefers", _one_of(["html", "json"])),
+    query("format", _FORM, or_empty(one_of(["html", "json"]))),
 )
 REPORT_LIST_ANSWERS: Final[Answers] = {
     200: {**PAGE, "application/json": _REPORTS},
@@ -141,16 +174,48 @@ REPORT_ANSWERS: Final[Answers] = {
 }
 
 
+# As events.message reads it.
+_NAME: Final = text(1, NAME_CHARACTERS)
+_IDENTIFIER: Final = text(1, 255)
+_MEMBERS: Final = or_null(Schema(type=OpenAPIType.OBJECT))
+_ACTOR: Final = Schema(
+    type=OpenAPIType.OBJECT,
+    required=["id"],
+    properties={"id": _IDENTIFIER, "role": or_null(one_of(Role)), "provider": or_null(_NAME)},
+)
+_DATA: Final = Schema(
+    type=OpenAPIType.OBJECT,
+    properties={
+        "code": or_null(_NAME),
+        "actor": or_null(_ACTOR),
+        "notes": or_null(text(0, NOTES_CHARACTERS_MAX)),
+        "context": _MEMBERS,
+        "params": _MEMBERS,
+        "patch": or_null(Schema(type=[OpenAPIType.OBJECT, OpenAPIType.ARRAY])),
+    },
+)
 _EVENT: Final = Schema(
     type=OpenAPIType.OBJECT,
-    description="a CloudEvent, as docs/events.md describes it",
+    description=f"a CloudEvent, as docs/events.md describes it; its year is {EARLIEST_YEAR} to {LATEST_YEAR}",
     required=["id", "source", "specversion", "time", "type"],
-    properties={"specversion": TEXT, "id": TEXT, "source": TEXT, "type": TEXT, "subject": TEXT, "time": _MOMENT},
+    properties={
+        "specversion": one_of(["1.0"]),
+        "id": _IDENTIFIER,
+        "source": _IDENTIFIER,
+        "type": _NAME,
+        "subject": or_null(_IDENTIFIER),
+        "time": MOMENT,
+        "datacontenttype": _OPTIONAL_TEXT,
+        "dataschema": _OPTIONAL_TEXT,
+        "traceparent": _OPTIONAL_TEXT,
+        "tracestate": _OPTIONAL_TEXT,
+        "data": _DATA,
+    },
 )
 EVENTS_BODY: Final = {
-    "application/cloudevents+json": _EVENT,
-    "application/cloudevents-batch+json": array(_EVENT),
-    "application/json": Schema(description="the event's data; its attributes are headers that begin with ce-"),
+    EVENT_TYPE: _EVENT,
+    BATCH_TYPE: Schema(type=OpenAPIType.ARRAY, items=_EVENT, min_items=1, max_items=BATCH_EVENTS_MAX),
+    JSON_TYPE: _DATA,
 }
 _FAULTS: Final = Schema(
     type=OpenAPIType.OBJECT,
@@ -175,10 +240,21 @@ EVENTS_ANSWERS: Final[Answers] = {
 }
 
 
+BEARER: Final = "bearer"
+SESSION: Final = "session"
+
+
 def operation(
-    answers: Answers, parameters: Sequence[Parameter] = (), body: Mapping[str, Schema] | None = None
+    answers: Answers,
+    parameters: Sequence[Parameter] = (),
+    body: Mapping[str, Schema] | None = None,
+    security: Sequence[str] = (),
+    *,
+    is_needed: bool = True,
 ) -> type[Operation]:
     """An operation that takes these parameters and this body, and may answer this and nothing else.
+
+    `security` names the ways to say who asks, any one of which is needed. `is_needed`: without a body it is refused.
 
     Litestar would tell both from a handler's signature, but only one media type a status, and no names of reports.
     """
@@ -195,9 +271,10 @@ def operation(
         def __post_init__(self) -> None:
             self.parameters = list(parameters) or None
             self.responses = answered
+            self.security = [{name: []} for name in security] or None
             if body is not None:
                 contents = {name: OpenAPIMediaType(schema=schema) for name, schema in body.items()}
-                self.request_body = RequestBody(content=contents, required=True)
+                self.request_body = RequestBody(content=contents, required=is_needed)
 
     return Described
 
@@ -208,6 +285,14 @@ def configuration(version: str) -> OpenAPIConfig:
         title="caselog",
         version=version,
         description="The status worker of caselog: health, metrics, reports, and events over HTTP.",
+        components=Components(
+            security_schemes={
+                BEARER: SecurityScheme(type="http", scheme="bearer", description="a token of CASELOG_API_TOKENS"),
+                SESSION: SecurityScheme(
+                    type="apiKey", name=COOKIE, security_scheme_in="cookie", description="who signed in at /sign-in"
+                ),
+            }
+        ),
         openapi_router=Router(PATH, route_handlers=[], include_in_schema=False),
         render_plugins=[JsonRenderPlugin(path="/")],
     )

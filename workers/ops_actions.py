@@ -18,15 +18,16 @@ from sqlalchemy import Engine
 from events.errors import CaselogError
 from schema import pausing
 from schema.connection import limit_statements
+from workers import ops_openapi as described
 from workers.access import AnyRequest, Refusal
 from workers.health import STATEMENT_TIMEOUT_MS
 from workers.mending import Report
 from workers.mending_desk import Changed, MendingDesk
-from workers.ops_pages import VERBS, as_text
+from workers.ops_openapi import VERBS, WHY_CHARACTERS_MAX
+from workers.ops_pages import as_text
 from workers.ops_rendering import OpsRenderer, Page, done, is_program
 
 FORM_BYTES_MAX: Final = 16 * 1024
-WHY_CHARACTERS_MAX: Final = 500
 
 Form: TypeAlias = dict[str, str]
 
@@ -42,25 +43,29 @@ class OpsActions:
 
     def handlers(self) -> list[HTTPRouteHandler]:
         """The routes. Forms are read on the event loop; what is done is done in threads."""
-        action = partial(post, include_in_schema=False, request_max_body_size=FORM_BYTES_MAX, status_code=HTTPStatus.OK)
+        action = partial(post, request_max_body_size=FORM_BYTES_MAX, status_code=HTTPStatus.OK)
 
-        @action("/sign-in")
+        @action("/sign-in", operation_class=described.SIGN_IN, summary="Sign in")
         async def sign_in(request: AnyRequest) -> Page:
             return await self._act(request, self._sign_in)
 
-        @action("/sign-out")
+        @action("/sign-out", operation_class=described.SIGN_OUT, summary="Sign out")
         async def sign_out(request: AnyRequest) -> Page:
             return await self._act(request, self._sign_out)
 
-        @action("/pause")
+        @action("/pause", operation_class=described.PAUSE, summary="Pause recording")
         async def pause(request: AnyRequest) -> Page:
             return await self._act(request, self._pause)
 
-        @action("/resume")
+        @action("/resume", operation_class=described.RESUME, summary="Resume recording")
         async def resume(request: AnyRequest) -> Page:
             return await self._act(request, self._resume)
 
-        @action("/dead/{verb:str}")
+        @action(
+            "/dead/{verb:str}",
+            operation_class=described.MEND,
+            summary="Requeue or discard the dead letters that were shown",
+        )
         async def mend(request: AnyRequest, verb: FromPath[str]) -> Page:
             if verb not in VERBS:
                 raise NotFoundException

@@ -17,15 +17,16 @@ from sqlalchemy import Engine
 
 from schema import audit
 from schema.connection import limit_statements
+from workers import ops_openapi as described
 from workers.access import AnyRequest, Refusal
 from workers.health import STATEMENT_TIMEOUT_MS
 from workers.mending_desk import LETTERS_MAX, MendingDesk
-from workers.openapi import PAGE, READ, operation
+from workers.openapi import READ
+from workers.ops_openapi import VERBS
 from workers.ops_rendering import OpsRenderer, Page, is_program
 from workers.ops_view import OpsView
 
 AUDIT_PAGE: Final = 100
-VERBS: Final = ("requeue", "discard")
 
 
 class OpsPages:
@@ -42,33 +43,33 @@ class OpsPages:
 
         Not by Litestar's `sync_to_thread`: it wraps a function twice whose path has another handler too.
         """
-        shown = partial(route, http_method=READ, include_in_schema=False, media_type=MediaType.HTML)
+        shown = partial(route, http_method=READ, media_type=MediaType.HTML)
 
-        @shown("/", include_in_schema=True, operation_class=operation({200: PAGE}), summary="The ops page")
+        @shown("/", operation_class=described.SHOWN, summary="The ops page")
         async def home(request: AnyRequest) -> Page:
             return await asyncio.to_thread(self._now, request, "ops.html", afresh="fresh" in request.query_params)
 
-        @shown("/now")
+        @shown("/now", operation_class=described.SHOWN, summary="What stands on the ops page, as a part of a page")
         async def now(request: AnyRequest) -> Page:
             return await asyncio.to_thread(self._now, request, "ops_now.html")
 
-        @shown("/audit")
+        @shown("/audit", operation_class=described.AUDIT, summary="What was done by hand")
         async def audit_trail(request: AnyRequest) -> Page:
             return await asyncio.to_thread(self._renderer.answered, request, lambda: self._audit(request))
 
-        @shown("/sign-in")
+        @shown("/sign-in", operation_class=described.SHOWN, summary="The form to sign in")
         async def sign_in_form(request: AnyRequest) -> Page:
             return self._renderer.page(request, "ops_sign_in.html")
 
-        @shown("/pause")
+        @shown("/pause", operation_class=described.SHOWN, summary="The form to pause recording")
         async def pause_form(request: AnyRequest) -> Page:
             return await asyncio.to_thread(self._now, request, "ops_pause.html", verb="pause")
 
-        @shown("/resume")
+        @shown("/resume", operation_class=described.SHOWN, summary="The form to resume recording")
         async def resume_form(request: AnyRequest) -> Page:
             return await asyncio.to_thread(self._now, request, "ops_pause.html", verb="resume")
 
-        @shown("/dead/{verb:str}")
+        @shown("/dead/{verb:str}", operation_class=described.CHOSEN, summary="Which dead letters would be mended")
         async def mend_form(request: AnyRequest, verb: FromPath[str]) -> Page:
             return await asyncio.to_thread(self._renderer.answered, request, lambda: self._mend(request, verb))
 

@@ -84,15 +84,20 @@ class ReportPages:
         return [list_reports, show_report]
 
     def _list(self, request: _Request) -> Response[Any]:
+        name = request.query_params.get("report")
+        asked = None
         try:
             form = _form(request, {"html", "json"})
-            name = request.query_params.get("report")
-            if name:
-                asked = self._question(request, _report(name)).about(_report(name))
-                more = {"format": form} if "format" in request.query_params else {}
-                return Redirect(f"{root_of(request.scope)}reports/{name}?{asked.query(**more)}", status_code=303)
-        except (UnknownReport, BadRequest, NoAnswer) as error:
-            return self._refuse(request, error)
+            # Without one, what is asked is of no use; but what no report understands is said so all the same.
+            report = _report(name) if name else next(iter(REPORTS.values()))
+            question = self._question(request, report).about(report)
+            asked = question if name else None
+            question.reading()
+        except (UnknownReport, BadRequest) as error:
+            return self._refuse(request, error, asked)
+        if name:
+            more = {"format": form} if "format" in request.query_params else {}
+            return Redirect(f"{root_of(request.scope)}reports/{name}?{question.query(**more)}", status_code=303)
         if form == "json":
             return _json([described(report) for report in REPORTS.values()], HTTPStatus.OK)
         return self._page(request, "reports.html", HTTPStatus.OK, reports=list(REPORTS.values()), error="")
