@@ -64,6 +64,16 @@ check: $(STAMP) ## Check format, style, types and the direction of imports
 bench: $(STAMP) ## Measure the throughput on this machine, against the usual ways (benchmarks/README.md has more)
 	$(BIN)/python benchmarks/throughput.py $(ARGS)
 
+# At full size: a log of ten million, a backlog of a million. The machine should have nothing else to do meanwhile.
+.PHONY: bench-all
+bench-all: $(STAMP) ## Measure everything at full size, some half an hour, and say which bounds are met
+	$(BIN)/python benchmarks/throughput.py --events 80000
+	$(BIN)/python benchmarks/publishing.py
+	$(BIN)/python benchmarks/latency.py
+	$(BIN)/python benchmarks/growth.py --logs 1000000 10000000
+	$(BIN)/python benchmarks/recovery.py --backlog 1000000
+	$(BIN)/python benchmarks/bounds.py
+
 SECONDS ?= 120
 BROKER ?= redis
 .PHONY: chaos

@@ -1,124 +1,99 @@
-"""What a growing log does to the throughput, how large tables and indexes are an event, and a recorder's memory.
+"""What a growing log does to the throughput, and how large tables and indexes are an event.
 
-The same events are worked off into an empty database and into one with `--logs` logs, in turns. What is there already
-are copies of simulated journeys of the year before, each copy with cases and operators of its own.
+Events are worked off into an empty database and into ones with `--logs` logs, in turns; the events of each round are
+others. What is there already are copies of simulated journeys of the year before (benchmarks/grown.py).
 """
 
 from __future__ import annotations
 
 import argparse
-from datetime import datetime, timedelta
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 
 import msgspec
-import psutil
 import psycopg
+import redis
+from bounds import print_bounds
 from figures import Series, add_output, print_series, write_bars, write_figures
+from grown import COPIED, grow
 from rich.console import Console
 from rich.table import Table
-from servers import fresh_services, servers
-from working_off import events_a_second, running
+from servers import fresh_database, servers
+from throughput import prove
+from working_off import events_a_second, last_id, running
 
 from events import Publisher
-from events.message import decode
-from events.registry import autodiscover, event_registry
-from schema.connection import make_engine
-from workers.aggregating import Aggregator
-from workers.recording import Recording
-from workers.roles import make_rules
-from workers.services import Services
-from workers.settings import load_settings
+from events.registry import autodiscover
+from workers.services import Services, redis_py_url
 from workers.simulate import simulate
 from workers.up import caselog_program
-
-SEED = 20_000
-BATCH = 1000
-YEAR = timedelta(weeks=52)
-# Tables, and the columns that make a copy of a row another row: n is the number of the copy.
-COPIED = {
-    "log": {
-        "id": "id + {n} * {span}", "event_id": "event_id || '-{n}'", "case_reference": "case_reference || '-{n}'",
-        "actor": "actor || '-{n}'", "timer_id": "timer_id + {n} * {span}",
-    },
-    '"case"': {
-        "reference": "reference || '-{n}'", "outcome_code_id": "outcome_code_id + {n} * {span}",
-        "search_field": "search_field || '{n}'", "last_log_event_id": "last_log_event_id || '-{n}'",
-    },
-    "timer": {
-        "id": "id + {n} * {span}", "actor": "actor || '-{n}'", "case_reference": "case_reference || '-{n}'",
-    },
-}  # fmt: skip
 
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--logs", type=int, default=200_000, help="logs that are there already")
+    arguments.add_argument("--logs", type=int, nargs="+", default=[200_000], help="logs that are there already")
     arguments.add_argument("--events", type=int, default=20_000, help="events worked off in each turn")
     arguments.add_argument("--rounds", type=int, default=3)
+    arguments.add_argument("--prove", action="store_true", help="verify each database at the end; minutes a million")
     add_output(arguments)
     chosen = arguments.parse_args()
     autodiscover()
-    events = [msgspec.json.encode(event) for event in simulate(chosen.events // 8, 7)][: chosen.events]
-    rates = {logs: Series(f"{logs:,} logs") for logs in (0, chosen.logs)}
-    memory = {logs: Series(f"{logs:,} logs") for logs in (0, chosen.logs)}
-    sizes: dict[str, float] = {}
-    with servers() as urls:
-        for _ in range(chosen.rounds):
+    rates = {logs: Series(f"{logs:,} logs") for logs in (0, *chosen.logs)}
+    sizes: dict[str, dict[str, float]] = {}
+    with servers() as urls, ExitStack() as databases:
+        assert urls.database_url is not None
+        assert urls.redis_url is not None
+        grown: dict[int, tuple[str, int]] = {}
+        for logs in chosen.logs:
+            began_s = time.perf_counter()
+            url = databases.enter_context(fresh_database(urls.database_url))
+            grown[logs] = (url, grow(url, logs))
+            sizes[f"{logs:,} logs"] = sizes_an_event(url, grown[logs][1])
+            said(f"{grown[logs][1]:,} logs were made in {time.perf_counter() - began_s:.0f} s")
+        for number in range(chosen.rounds):
+            events = [msgspec.json.encode(event) for event in simulate(chosen.events // 8, 100 + number)]
+            events = events[: chosen.events]
             for logs, found in rates.items():
-                with fresh_services(urls) as services:
-                    there = load(services, logs)
-                    sizes = sizes_an_event(services, there) if logs else sizes
-                    rate, megabytes = work_off(services, events, there)
+                with database(urls.database_url, grown.get(logs)) as url:
+                    rate = work_off(Services(url, urls.redis_url, urls.redis_url), events)
                 found.values.append(rate)
-                memory[logs].values.append(megabytes)
+                said(f"round {number + 1} of {chosen.rounds}: {found.name}: {rate:,.0f} events/s")
+        for url, there in grown.values() if chosen.prove else ():
+            prove(Services(url, urls.redis_url, urls.redis_url), there + chosen.rounds * chosen.events)
     title = "Events worked off a second, by the logs that were there"
     print_series(title, "events/s", list(rates.values()), "0 logs")
-    print_series("A recorder's memory at the end", "MB", list(memory.values()))
-    table = Table("table or index", "bytes an event", title="Size on disk, after loading")
-    for name, size in sizes.items():
-        table.add_row(name, f"{size:,.0f}")
-    Console().print(table)
-    figures = {"events": len(events), "rates": list(rates.values()), "memory_mb": list(memory.values())}
-    write_figures(chosen.output, "growth", figures | {"bytes_an_event": sizes})
+    for name, each in sizes.items():
+        table = Table("table or index", "bytes an event", title=f"Size on disk, {name}")
+        for relation, size in [*each.items(), ("all", sum(each.values()))]:
+            table.add_row(relation, f"{size:,.0f}")
+        Console().print(table)
+    print_bounds({"growth": list(rates.values())})
+    figures = {"events": chosen.events, "unit": "events/s", "series": list(rates.values()), "bytes_an_event": sizes}
+    write_figures(chosen.output, "growth", figures)
     write_bars(chosen.output, "growth", title, "events/s", list(rates.values()))
+    largest = sizes[f"{chosen.logs[-1]:,} logs"]
+    bars = [Series(name, [size]) for name, size in largest.items() if size >= 1]
+    write_bars(chosen.output, "size", f"Size on disk, {chosen.logs[-1]:,} logs", "bytes an event", bars)
 
 
-def load(services: Services, logs: int) -> int:
-    """Fill the database with about so many logs. Returns how many there are."""
-    if not logs:
-        return 0
-    recording = Recording(make_engine(services.database_url), event_registry, make_rules(load_settings()))
-    seed = [msgspec.json.encode(_earlier(event)) for event in simulate(min(SEED, logs) // 8, 3)][: min(SEED, logs)]
-    for start in range(0, len(seed), BATCH):
-        recording.record([decode(b"[" + b",".join(seed[start : start + BATCH]) + b"]")])
-    Aggregator(recording.engine, event_registry, make_rules(load_settings())).add_all_up()
-    recording.engine.dispose()
-    with psycopg.connect(services.database_url, autocommit=True) as db:
-        for table, changed in COPIED.items():
-            columns = [row[0] for row in db.execute(_COLUMNS.encode(), [table.strip('"')]).fetchall()]
-            for n in range(1, logs // len(seed)):
-                values = [changed.get(name, name).format(n=n, span=2 * SEED) for name in columns]
-                where = f"id <= {2 * SEED}" if table != '"case"' else "reference !~ '-[0-9]+-[0-9]+-[0-9]+$'"
-                db.execute(
-                    f"insert into {table} ({', '.join(columns)}) select {', '.join(values)} from {table} "
-                    f"where {where}".encode()
-                )
-        db.execute("select setval('log_id_seq', (select max(id) from log))")
-        db.execute("vacuum analyze")
-        count = db.execute("select count(*) from log").fetchone()
-    assert count is not None
-    return int(count[0])
+def said(words: str) -> None:
+    Console(stderr=True).print(words)
 
 
-_COLUMNS = "select column_name from information_schema.columns where table_name = %s order by ordinal_position"
+@contextmanager
+def database(server_url: str, grown: tuple[str, int] | None) -> Iterator[str]:
+    """The grown database, or one that is empty."""
+    if grown is not None:
+        yield grown[0]
+        return
+    with fresh_database(server_url) as url:
+        yield url
 
 
-def _earlier(event: dict[str, object]) -> dict[str, object]:
-    return event | {"time": (datetime.fromisoformat(str(event["time"])) - YEAR).isoformat()}
-
-
-def sizes_an_event(services: Services, logs: int) -> dict[str, float]:
-    """Bytes on disk an event: each of the recorder's tables, TOAST included, and each of their indexes."""
-    with psycopg.connect(services.database_url) as db:
+def sizes_an_event(database_url: str, logs: int) -> dict[str, float]:
+    """Bytes on disk an event: each of the tables, TOAST included, and each of their indexes."""
+    with psycopg.connect(database_url) as db:
         rows = db.execute(
             """
             select relname, case relkind when 'r' then pg_table_size(oid) else pg_relation_size(oid) end
@@ -127,25 +102,21 @@ def sizes_an_event(services: Services, logs: int) -> dict[str, float]:
                                          where t.relname = any(%(tables)s))
             order by 2 desc
             """,
-            {"tables": [name.strip('"') for name in COPIED]},
+            {"tables": [*COPIED, "report_sum"]},
         ).fetchall()
     return {name: size / logs for name, size in rows}
 
 
-def work_off(services: Services, events: list[bytes], there: int) -> tuple[float, float]:
-    """Events a second, and the recorder's megabytes at the end."""
-    with psycopg.connect(services.database_url) as db:
-        row = db.execute("select case when is_called then last_value else 0 end from log_id_seq").fetchone()
-    assert row is not None
+def work_off(services: Services, events: list[bytes]) -> float:
+    """Events a second, from an empty broker."""
+    with redis.Redis.from_url(redis_py_url(services.redis_url)) as client:
+        client.flushall()
+    after = last_id(services)
     with Publisher(services.broker_url) as publisher:
         publisher.publish_many(events)
     program = [*caselog_program(), "worker"]
     with running([[*program, "recorder"], [*program, "tasks"]], services) as alive:
-        rate = events_a_second(services, len(events), alive, there=there, after=row[0])
-        megabytes = max(
-            one.memory_info().rss for one in psutil.Process().children(recursive=True) if "recorder" in one.cmdline()
-        )
-    return rate, megabytes / 1e6
+        return events_a_second(services, len(events), alive, after=after)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import threading
 import time
 
 import psycopg
+from bounds import print_bounds
 from figures import Series, add_output, print_series, write_bars, write_figures
 from servers import fresh_services, servers
 from working_off import events_a_second, running
@@ -44,6 +45,7 @@ def main() -> None:
                 series.append(Series(f"{rate:,} events/s: {name}", [taken[min(int(at * len(taken)), len(taken) - 1)]]))
     title = "From publish to commit, single events"
     print_series(title, "ms", series)
+    print_bounds({"latency": series})
     write_figures(chosen.output, "latency", {"seconds": chosen.seconds, "unit": "ms", "series": series})
     write_bars(chosen.output, "latency", title, "milliseconds", series)
 

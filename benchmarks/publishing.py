@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 import redis
+from bounds import print_bounds
 from figures import Series, add_output, print_series, write_bars, write_figures
 from servers import servers, virtual_host
 
@@ -46,6 +47,7 @@ def main() -> None:
     series = list(found.values())
     title = "Published and confirmed, from one thread"
     print_series(title, "events/s", series)
+    print_bounds({"publishing": series})
     write_figures(chosen.output, "publishing", {"events": len(events), "unit": "events/s", "series": series})
     write_bars(chosen.output, "publishing", title, "events/s", series)
 

@@ -1,6 +1,7 @@
-"""How soon work goes on after an outage, and how long proving and rebuilding take.
+"""How soon work goes on after an outage, how long proving and rebuilding take, and the memory of each process.
 
 A backlog waits in the queue; a recorder and a tasks worker are started: seconds to the first commit, and to the end.
+Meanwhile the memory of both is read (resident, MB): what it is half-way and at the end says whether it grows.
 Then `caselog verify` and `caselog rebuild`, as a person runs them, also reckoned for a million logs.
 """
 
@@ -9,12 +10,15 @@ from __future__ import annotations
 import argparse
 import subprocess
 import time
+from collections import defaultdict
 
 import msgspec
+import psutil
 import psycopg
+from bounds import print_bounds
 from figures import Series, add_output, print_series, write_bars, write_figures
 from servers import fresh_services, servers
-from working_off import POLL_S, events_a_second, running
+from working_off import POLL_S, TAKEN, events_a_second, running
 
 from events import Publisher
 from workers.services import Services
@@ -23,6 +27,8 @@ from workers.simulate import simulate
 from workers.up import caselog_program
 
 MILLION = 1_000_000
+ROLES = ("recorder", "tasks")
+LOOK_S = 0.2
 
 
 def main() -> None:
@@ -34,39 +40,78 @@ def main() -> None:
     with servers() as urls, fresh_services(urls) as services:
         with Publisher(services.broker_url) as publisher:
             publisher.publish_many(events)
-        series = work_off(services, len(events))
-        for words in (["verify"], ["rebuild"]):
+        series, memory = work_off(services, len(events))
+        for word in ("verify", "rebuild"):
             began_s = time.perf_counter()
             subprocess.run(
-                [*caselog_program(), *words],
+                [*caselog_program(), word],
                 env=child_environment(services.environment()),
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 check=True,
             )
             took_s = time.perf_counter() - began_s
-            series.append(Series(f"caselog {words[0]}", [took_s]))
-            series.append(Series(f"caselog {words[0]}, a million logs at that", [took_s * MILLION / len(events)]))
+            series.append(Series(f"caselog {word}", [took_s]))
+            series.append(Series(f"caselog {word}, a million logs at that", [took_s * MILLION / len(events)]))
     title = f"Recovery, {len(events):,} events"
     print_series(title, "s", series)
+    title_memory = f"Memory while {len(events):,} events are worked off"
+    print_series(title_memory, "MB", memory)
+    print_bounds({"recovery": series, "memory": memory})
     write_figures(chosen.output, "recovery", {"events": len(events), "unit": "s", "series": series})
     write_bars(chosen.output, "recovery", title, "seconds", series)
+    write_figures(chosen.output, "memory", {"events": len(events), "unit": "MB", "series": memory})
+    write_bars(chosen.output, "memory", title_memory, "MB resident", memory)
 
 
-def work_off(services: Services, backlog: int) -> list[Series]:
+def work_off(services: Services, backlog: int) -> tuple[list[Series], list[Series]]:
+    """Seconds, and megabytes."""
     program = [*caselog_program(), "worker"]
+    seen: dict[str, list[tuple[float, float]]] = defaultdict(list)
     began_s = time.perf_counter()
     with (
         psycopg.connect(services.database_url, autocommit=True) as db,
-        running([[*program, "recorder"], [*program, "tasks"]], services) as alive,
+        running([[*program, role] for role in ROLES], services) as alive,
     ):
         while db.execute("select exists (select from log)").fetchone() == (False,):
             alive()
             time.sleep(POLL_S)
         first_s = time.perf_counter() - began_s
+        workers = {role: _process(role) for role in ROLES}
+        taken = 0.0
+        while taken < backlog:
+            alive()
+            row = db.execute(TAKEN.encode()).fetchone()
+            assert row is not None
+            taken = row[0]
+            for role, process in workers.items():
+                seen[role].append((taken / backlog, process.memory_info().rss / 1e6))
+            time.sleep(LOOK_S)
         events_a_second(services, backlog, alive)
         all_s = time.perf_counter() - began_s
-    return [Series("start to first commit", [first_s]), Series("start to all done", [all_s])]
+        for role, process in workers.items():
+            seen[role].append((1.0, process.memory_info().rss / 1e6))
+    memory = []
+    for role, looks in seen.items():
+        half_way = next(megabytes for share, megabytes in looks if share >= 1 / 2)
+        memory += [
+            Series(f"{role}: memory at the beginning", [looks[0][1]]),
+            Series(f"{role}: memory half-way", [half_way]),
+            Series(f"{role}: memory at the end", [looks[-1][1]]),
+            Series(f"{role}: memory at most", [max(megabytes for _, megabytes in looks)]),
+        ]
+    return [Series("start to first commit", [first_s]), Series("start to all done", [all_s])], memory
+
+
+def _process(role: str) -> psutil.Process:
+    """The worker of this role that was started here."""
+    for child in psutil.Process().children(recursive=True):
+        try:
+            if child.cmdline()[-2:] == ["worker", role]:
+                return child
+        except psutil.Error:
+            continue
+    raise SystemExit(f"the worker {role} is gone")
 
 
 if __name__ == "__main__":

@@ -21,7 +21,9 @@ import kombu
 import msgspec
 import psycopg
 from amqp import ChannelError
+from bounds import print_bounds
 from figures import Series, add_output, print_series, write_bars, write_figures
+from given import add_source, given_events
 from jobs import QUEUE, enqueue_celery, enqueue_dramatiq
 from rich.console import Console
 from servers import fresh_services, servers, virtual_host
@@ -38,7 +40,6 @@ from workers.recording import Recording
 from workers.roles import make_redis, make_rules
 from workers.services import Services
 from workers.settings import load_settings
-from workers.simulate import simulate
 from workers.tasks import NAMESPACE
 from workers.up import caselog_program
 from workers.verify import Verification
@@ -84,13 +85,22 @@ def contenders() -> dict[str, Contender]:
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--events", type=int, default=40_000, help="of caselog's runs; the slower ones get fewer")
+    add_source(arguments, events=40_000)
     arguments.add_argument("--rounds", type=int, default=3)
     arguments.add_argument("--only", default="", metavar="TEXT", help="contenders whose name holds this text")
     add_output(arguments)
     chosen = arguments.parse_args()
-    autodiscover()
-    events = [msgspec.json.encode(event) for event in simulate(chosen.events // 8, 7)][: chosen.events]
+    with given_events(chosen) as events:
+        series = measure(chosen, events)
+    title = "All effects, durable: events worked off a second"
+    print_series(title, "events/s", series, BASE)
+    print_bounds({"throughput": series})
+    write_figures(chosen.output, "throughput", {"events": len(events), "unit": "events/s", "series": series})
+    write_bars(chosen.output, "throughput", title, "events/s", series)
+
+
+def measure(chosen: argparse.Namespace, events: list[bytes]) -> list[Series]:
+    autodiscover(load_settings().apps)
     running = {name: one for name, one in contenders().items() if chosen.only.lower() in name.lower()}
     found = {name: Series(name, is_ours=one.is_ours) for name, one in running.items()}
     with servers() as urls, virtual_host() as amqp_url:
@@ -104,11 +114,7 @@ def main() -> None:
                     rate = one.run(services, events[: max(int(len(events) * one.share), LEAST)])
                 found[name].values.append(rate)
                 Console(stderr=True).print(f"round {number + 1} of {chosen.rounds}: {name}: {rate:,.0f} events/s")
-    series = [one for one in found.values() if one.values]
-    title = "All effects, durable: events worked off a second"
-    print_series(title, "events/s", series, BASE)
-    write_figures(chosen.output, "throughput", {"events": len(events), "unit": "events/s", "series": series})
-    write_bars(chosen.output, "throughput", title, "events/s", series)
+    return [one for one in found.values() if one.values]
 
 
 def caselog(services: Services, events: list[bytes], *, message: int, recorders: int = 1) -> float:

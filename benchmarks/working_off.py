@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -20,7 +21,7 @@ GIVE_UP_S = 900
 # The sequence is read at no cost; only when it says that the end may be near is anything counted.
 TAKEN = "select case when is_called then last_value else 0 end from log_id_seq"
 LEFT = """
-    select %s - (select count(*) from log) - (select count(*) from dead_letter)
+    select %s - (select count(*) from log where id > %s) - (select count(*) from dead_letter)
            + (select count(*) from report_outbox) + (select count(*) from parked)
 """
 # The first transaction's start, by the clock of the database.
@@ -30,7 +31,8 @@ SECONDS = "select extract(epoch from clock_timestamp() - min(recorded_at))::floa
 @contextmanager
 def running(commands: list[list[str]], services: Services) -> Iterator[Callable[[], None]]:
     """The workers as processes of their own, stopped afterwards. Gives a check that all of them live."""
-    environment = child_environment(services.environment()) | {"PYTHONPATH": str(BENCHMARKS.parent)}
+    environment = child_environment(services.environment())
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(BENCHMARKS.parent), environment.get("PYTHONPATH"))))
     processes: list[subprocess.Popen[bytes]] = []
 
     def alive() -> None:
@@ -55,23 +57,26 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def events_a_second(
-    services: Services, expected: int, alive: Callable[[], None], *, there: int = 0, after: int = 0
-) -> float:
+def events_a_second(services: Services, expected: int, alive: Callable[[], None], *, after: int = 0) -> float:
     """Wait until so many events are recorded or set aside, and the reports added up; the rate of all of it.
 
-    From the start of the first transaction, by the database's clock. `there` logs were there before, and `after` is
-    the last id that had been given.
+    From the start of the first transaction, by the database's clock. `after` is the last id that had been given before.
     """
     deadline_s = time.monotonic() + GIVE_UP_S
     with psycopg.connect(services.database_url, autocommit=True) as db:
         while True:
-            if _one(db, TAKEN) - after >= expected and _one(db, LEFT, there + expected) == 0:
+            if _one(db, TAKEN) - after >= expected and _one(db, LEFT, expected, after) == 0:
                 return expected / _one(db, SECONDS, after)
             alive()
             if time.monotonic() > deadline_s:
                 raise SystemExit(f"{expected} events are not worked off after {GIVE_UP_S} seconds")
             time.sleep(POLL_S)
+
+
+def last_id(services: Services) -> int:
+    """The last id that was given to a log; 0 before the first."""
+    with psycopg.connect(services.database_url) as db:
+        return int(_one(db, TAKEN))
 
 
 def drained_a_second(depth: Callable[[], int], filled: int, alive: Callable[[], None]) -> float:

@@ -6,10 +6,13 @@ import json
 import os
 import subprocess
 import sys
+from itertools import islice
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
+
+from workers.simulate import simulate
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 # search.py takes its number of cases as its one argument; the others are parts of scripts.
@@ -64,12 +67,46 @@ def test_a_benchmark_in_miniature_leaves_figures_and_a_plot(script: str, tmp_pat
         assert one["name"] in done.stdout
 
 
+XES = """<?xml version="1.0" encoding="UTF-8"?>
+<log xmlns="http://www.xes-standard.org/">{traces}</log>"""
+TRACE = """<trace><string key="concept:name" value="claim {number}"/>{events}</trace>"""
+STEP = """<event><string key="concept:name" value="{activity}"/><string key="org:resource" value="agent {number}"/>
+<date key="time:timestamp" value="2024-03-0{day}T09:00:00.000+01:00"/></event>"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["xes", "jsonl"])
+def test_a_log_of_somebody_elses_is_worked_off_and_proved(kind: str, tmp_path: Path) -> None:
+    """An event log with activities that nobody has heard of, and a file of events: all of it, by each contender."""
+    path = tmp_path / f"log.{kind}"
+    if kind == "xes":
+        steps = ["register", "weigh 'up'", "settle"]
+        traces = (
+            TRACE.format(
+                number=number,
+                events="".join(STEP.format(activity=a, number=number % 7, day=day) for day, a in enumerate(steps, 1)),
+            )
+            for number in range(300)
+        )
+        path.write_text(XES.format(traces="".join(traces)))
+    else:
+        simulated = (json.dumps(event) for event in islice(simulate(150, 3), 1200))
+        path.write_text("\n".join(simulated))
+    chosen = ["--rounds", "1", "--only", "redis"]
+    done = run("throughput.py", f"--{kind}", str(path), *chosen, "--output", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    figures = json.loads((tmp_path / "throughput.json").read_text())
+    assert figures["events"] == 1200  # of a trace: its three steps, and its beginning
+    assert "dramatiq actor an event, Redis" in [one["name"] for one in figures["series"]]
+
+
 @pytest.mark.slow
 def test_growth_and_the_profile_of_a_batch_run_in_miniature(tmp_path: Path) -> None:
-    grown = run("growth.py", "--logs", "3000", "--events", "300", "--rounds", "1", "--output", str(tmp_path))
+    arguments = ["--logs", "3000", "25000", "--events", "300", "--rounds", "1", "--prove"]
+    grown = run("growth.py", *arguments, "--output", str(tmp_path))
     assert grown.returncode == 0, grown.stderr
     figures = json.loads((tmp_path / "growth.json").read_text())
-    assert figures["bytes_an_event"]["log"] > 0
+    assert figures["bytes_an_event"]["25,000 logs"]["log"] > 0
     profiled = run("profile_batch.py", "--batches", "1", "--batch", "50", "--message", "10")
     assert profiled.returncode == 0, profiled.stderr
     assert "store: insert logs" in profiled.stdout
