@@ -74,10 +74,12 @@ def of_process(rig: Rig, actor: Actor) -> list[Fault]:
     ]
 
 
-def of_redis(redis: Owned, *, is_killed: bool = True) -> list[Fault]:
-    faults = [_stopped(redis, 1), _frozen(redis, 0.7), *_full(redis)]
+def of_redis(redis: Owned, *, has_aof: bool, is_killed: bool) -> list[Fault]:
+    """Without append-only file its restarts are what is tried, so that they come more often."""
+    often = 1 if has_aof else 5
+    faults = [_stopped(redis, often), _frozen(redis, 0.7), *_full(redis)]
     if is_killed:
-        faults.append(_dead(redis, "SIGKILL", signal.SIGKILL, 1.5))
+        faults.append(_dead(redis, "SIGKILL", signal.SIGKILL, 1.5 * often))
     return faults
 
 

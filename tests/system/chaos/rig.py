@@ -160,7 +160,9 @@ class Rig:
         self._servers.append(redis)
         postgres, database_url, self.direct_url = start_postgres(place, wires)
         self._servers.append(postgres)
-        self._faults = of_redis(redis, is_killed=durability.is_killed) + of_postgres(postgres, self.direct_url)
+        has_aof = durability.appendfsync is not None
+        self._faults = of_redis(redis, has_aof=has_aof, is_killed=durability.is_killed)
+        self._faults += of_postgres(postgres, self.direct_url)
         self._wires = {owned.name: owned.wire for owned in self._servers}
         broker_url = redis_url
         if broker == "rabbitmq":
