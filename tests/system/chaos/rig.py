@@ -465,7 +465,12 @@ def main() -> int:
     )
     report.show()
     if report.broken:
-        again = f"make chaos SECONDS={chosen.seconds:g} SEED={chosen.seed} BROKER={chosen.broker}"
+        options = [f"--faults {chosen.faults}"] if chosen.faults else []
+        options += [f"--appendfsync {chosen.appendfsync}"] if chosen.appendfsync != "always" else []
+        options += ["--no-aof"] if chosen.no_aof else []
+        options += ["--kill-redis"] if chosen.kill_redis else []
+        arguments = f' ARGS="{" ".join(options)}"' if options else ""
+        again = f"make chaos SECONDS={chosen.seconds:g} SEED={chosen.seed} BROKER={chosen.broker}{arguments}"
         print(f"\nA promise was broken. The same attack again: {again}\nLogs: {directory}")  # noqa: T201
         return 1
     if chosen.directory is None:

@@ -14,7 +14,7 @@ from brokers.broker_under_test import missing
 from rabbitmq import SHARED, find_programs
 from rig import run
 
-SECONDS = 30.0
+SECONDS = 25.0
 SEED = 7
 
 
