@@ -22,7 +22,7 @@ from workers.recorded import Recorded
 from workers.recording import Recording
 from workers.stopping import exit_in_time
 from workers.tracing import Span, no_span
-from workers.transactions import DatabaseAway
+from workers.transactions import DatabaseAway, OtherSchema
 
 POLL_S: Final = 1.0
 PAUSED_POLL_S: Final = 0.2
@@ -87,6 +87,12 @@ class Recorder:
                 )
                 self._heartbeat.wait(Doing.NO_BROKER)
                 self._stopping.wait(delay_s * random.uniform(0.5, 1))  # noqa: S311 - spreads reconnections, no secret
+                delay_s = min(delay_s * 2, LONGEST_DELAY_S)
+            except OtherSchema as error:
+                # Another version's recorder may be able to record it: nothing is kept from that one.
+                get_logger().warning("nothing is recorded; the batch went back to the queue", error=str(error))
+                self._heartbeat.wait(Doing.NO_DATABASE, str(error))
+                self._stopping.wait(delay_s)
                 delay_s = min(delay_s * 2, LONGEST_DELAY_S)
             else:
                 delay_s = FIRST_DELAY_S
@@ -161,6 +167,8 @@ class Recorder:
                 with self._span(self._messages):
                     recorded = self._recording.record(self._messages)
                 break
+            except OtherSchema:
+                raise
             except DatabaseAway as error:
                 get_logger().warning("the batch waits for the database", error=str(error), events=self._events)
                 # Not acked, not requeued: the messages stay ours until they are recorded or this process ends.

@@ -32,7 +32,7 @@ from workers.namesakes import turns
 from workers.recorded import Recorded, measure
 from workers.setting_aside import claim, park, set_aside, settle, unpark
 from workers.storing import store_plan
-from workers.transactions import Contended, DatabaseAway, translated
+from workers.transactions import Contended, DatabaseAway, OtherSchema, translated
 
 ATTEMPTS: Final = 10
 PARKED_EVENTS: Final = 500
@@ -159,6 +159,8 @@ class Recording:
                     crashing.reach("recording.before_commit")
             except Contended:
                 continue
+            except OtherSchema as error:
+                raise OtherSchema(_which_schema(self._engine) or str(error)) from error
             crashing.reach("recording.committed")
             took_s = time.perf_counter() - started_s
             recorded.transactions_s = [took_s]
@@ -217,3 +219,14 @@ class Recording:
             except EventError as error:
                 refused.append((entry, error))
         return screened, refused
+
+
+def _which_schema(engine: Engine) -> str | None:
+    """What to do about a schema that is not this version's; None where nobody can tell."""
+    from schema.migrate import tell_revisions  # noqa: PLC0415 - Alembic is not for who has the right schema
+
+    try:
+        with engine.connect() as db:
+            return tell_revisions(db)
+    except DBAPIError:
+        return None

@@ -15,10 +15,16 @@ from events.errors import CaselogError
 _AGAIN: Final = ("40001", "40P01")
 # Data exception, integrity violation, program limit exceeded: some row of the batch is to blame, not the world.
 _REFUSED_ROW: Final = ("22", "23", "54")
+# A table, a column or a function that is not there, or a column of another type.
+_OTHER_SCHEMA: Final = ("42P01", "42703", "42883", "42804")
 
 
 class DatabaseAway(CaselogError):
     """PostgreSQL cannot be used just now; nothing of the batch is known to be written. Try the batch again."""
+
+
+class OtherSchema(DatabaseAway):
+    """The database's schema is not this version's: it is still to be migrated, or a newer caselog has done so."""
 
 
 class Contended(CaselogError):
@@ -27,7 +33,10 @@ class Contended(CaselogError):
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Within, tell what the world did from what a row did: `DatabaseAway`, `Contended`, or the error as it is."""
+    """Within, tell what the world did from what a row did.
+
+    Raises `OtherSchema`, `DatabaseAway`, `Contended`, or the error as it is.
+    """
     try:
         yield
     except DBAPIError as error:
@@ -39,4 +48,5 @@ def translated() -> Iterator[None]:
         blames_row = state.startswith(_REFUSED_ROW) or unsent
         if blames_row and not error.connection_invalidated:
             raise
-        raise DatabaseAway(f"PostgreSQL: {str(error.orig).strip() or type(error.orig).__name__}") from error
+        said = f"PostgreSQL: {str(error.orig).strip() or type(error.orig).__name__}"
+        raise (OtherSchema if state in _OTHER_SCHEMA else DatabaseAway)(said) from error

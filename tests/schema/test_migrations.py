@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from typing import Any
 
 import psycopg
+import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import inspect
 
 from schema.connection import make_engine
@@ -95,3 +98,98 @@ def test_downgrading_to_the_base_leaves_nothing(database_url: str) -> None:
         assert inspect(db).get_sequence_names() == []
     engine.dispose()
     assert migrate(database_url) == (None, head_revision())
+
+
+# --- what a migration may ask of recorders that are older than it ---
+
+# Up to here nobody ran the version before beside it.
+_FREE_UP_TO = "0005"
+_COLUMNS = """
+    select attrelid::regclass::text, attname, format_type(atttypid, atttypmod), attnotnull,
+           atthasdef or attidentity <> '' or attgenerated <> ''
+    from pg_attribute join pg_class on pg_class.oid = attrelid
+    where relnamespace = 'public'::regnamespace and relkind in ('r', 'p') and attnum > 0 and not attisdropped
+"""
+_RULES = """
+    select conrelid::regclass::text, conname, pg_get_constraintdef(oid) from pg_constraint
+    where connamespace = 'public'::regnamespace and contype in ('c', 'f', 'u', 'x', 'p')
+    union select tablename, indexname, indexdef from pg_indexes
+    where schemaname = 'public' and indexdef like 'CREATE UNIQUE%'
+"""
+
+
+class Demands:
+    """What a schema demands of a row: the columns, and the rules that a row may break."""
+
+    def __init__(self, db: psycopg.Connection) -> None:
+        self.columns = {(row[0], row[1]): row[2:] for row in db.execute(_COLUMNS.encode()).fetchall()}
+        self.rules = set(db.execute(_RULES.encode()).fetchall())
+
+    @property
+    def tables(self) -> set[str]:
+        return {table for table, _ in self.columns}
+
+
+def new_demands(before: Demands, after: Demands) -> list[str]:
+    """What rows have to fulfil now that a recorder of the version before does not know of.
+
+    It would take the error for its event's fault and set the event aside. What it cannot write at all, because a
+    column or a table is gone, it waits for instead: so that is the way to stop it.
+    """
+    kept = before.tables & after.tables
+    found = [f"{row[0]}: {row[1]} {row[2]}" for row in sorted(after.rules - before.rules) if row[0] in kept]
+    for (table, column), (type_, required, has_default) in sorted(after.columns.items()):
+        old = before.columns.get((table, column))
+        if table not in kept:
+            continue
+        if old is not None and old[0] != type_:
+            found.append(f"{table}.{column} was {old[0]} and is {type_}")
+        if required and not has_default and (old is None or not old[1] or old[2]):
+            found.append(f"{table}.{column} is required")
+    return found
+
+
+def test_no_migration_asks_of_rows_what_older_recorders_do_not_know(empty_database_url: str) -> None:
+    """Whoever deploys migrates first, and old recorders go on until new ones take their place (docs/deploy.md)."""
+    config = configuration()
+    steps = sorted(step.revision for step in ScriptDirectory.from_config(config).walk_revisions())
+    engine = make_engine(empty_database_url)
+    demands = []
+    for revision in steps[steps.index(_FREE_UP_TO) :]:
+        with engine.begin() as db:
+            config.attributes["connection"] = db
+            command.upgrade(config, revision)
+        with psycopg.connect(empty_database_url) as db:
+            demands.append((revision, Demands(db)))
+    engine.dispose()
+    assert len(demands) >= 3
+    for (_, before), (revision, after) in pairwise(demands):
+        assert new_demands(before, after) == [], f"{revision}: give it a default, or let the recorders check it"
+
+
+@pytest.mark.parametrize(
+    ("change", "demand"),
+    [
+        ("alter table log add column clerk text not null", ["log.clerk is required"]),
+        ("alter table log add column clerk text not null default ''", []),
+        ("alter table log add column clerk text", []),
+        ("alter table log drop column notes", []),
+        ("create table clerk (name text not null)", []),
+        ("alter table log alter column level type int", ["log.level was smallint and is integer"]),
+        ("alter table log alter column notes drop default", ["log.notes is required"]),
+        ("alter table log alter column actor set not null", ["log.actor is required"]),
+        ("alter table log add constraint short check (length(notes) < 9)", ["log: short CHECK ((length(notes) < 9))"]),
+        (
+            "create unique index once on parked (key)",
+            ["parked: once CREATE UNIQUE INDEX once ON public.parked USING btree (key)"],
+        ),
+    ],
+)
+def test_what_older_recorders_do_not_know_is_told_from_what_they_can_ignore(
+    database_url: str, change: str, demand: list[str]
+) -> None:
+    with psycopg.connect(database_url) as db:
+        before = Demands(db)
+        db.execute(change.encode())
+        assert new_demands(before, Demands(db)) == demand
+        db.rollback()

@@ -70,10 +70,10 @@ def worker(
 
 
 def migrate() -> None:
-    """Bring the database to the current schema. Running it again changes nothing."""
+    """Bring the database to the current schema; recorders may go on meanwhile. Running it again changes nothing."""
     from schema.migrate import migrate as run
     from workers.services import find_database_url
     from workers.settings import load_settings
 
-    before, after = run(find_database_url(load_settings()))
+    before, after = run(find_database_url(load_settings()), lambda line: sys.stderr.write(f"caselog: {line}\n"))
     sys.stdout.write(f"at revision {after} already\n" if before == after else f"migrated from {before} to {after}\n")
