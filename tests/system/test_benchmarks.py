@@ -23,6 +23,7 @@ TINY = {
     "publishing.py": (["--events", "500", "--rounds", "1"], "dicts, messages of 100, Redis"),
     "latency.py": (["--rates", "50", "--seconds", "1"], "50 events/s: median"),
     "recovery.py": (["--backlog", "400"], "start to first commit"),
+    "first_commit.py": (["--backlog", "1500", "--only", "redis"], "Redis, 1,500 wait: on the clock"),
 }
 
 
