@@ -72,8 +72,8 @@ def soak(load: UnderLoad, spans: Spans) -> list[Verdict]:
 def overload(load: UnderLoad, spans: Spans, flood_rate: float, red_after_s: float) -> list[Verdict]:
     """Calm, flood for `spans.seconds`, and calm again when all is worked off."""
     calm = load.work(spans.calm_s, spans.look_s, spans.settled + 5)[spans.settled :]
-    flooded_s = load.elapsed_s
     load.publish("flood", flood_rate)
+    flooded_s = load.elapsed_s
     highest = max(look.waiting for look in load.work(spans.seconds, spans.look_s))
     load.end_publisher("flood")
     over_s = load.elapsed_s

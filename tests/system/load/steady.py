@@ -26,6 +26,7 @@ OPERATORS: Final = 10
 # What a publisher that is quicker than the broker may hold, so that its own memory has a bound that is soon reached.
 BUFFER_EVENTS: Final = 5_000
 AHEAD_S: Final = 0.005
+BEGUN: Final = "publishing"
 
 
 def chunk(name: str, position: int) -> list[dict[str, Any]]:
@@ -55,6 +56,7 @@ def main(broker_url: str, told: Path, name: str, rate: float) -> None:
     position = 0
     due_s = time.monotonic()
     with Publisher(broker_url, buffer_events=BUFFER_EVENTS) as publisher:
+        print(BEGUN, flush=True)  # noqa: T201 - on a busy machine it takes seconds to get here
         while not stopping.is_set():
             for event in chunk(name, position):
                 # The moment at which it is published: so the log tells how long each event took to its commit.

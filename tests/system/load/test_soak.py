@@ -70,7 +70,7 @@ def test_a_flood_waits_is_seen_and_is_worked_off(broker: str) -> None:
     directory = Path(tempfile.mkdtemp(prefix="caselog-load-", dir="/tmp"))
     settings = {"CASELOG_HEALTH_QUEUE_AGE_S": "3"}
     load = UnderLoad(directory, broker, rate=20, recorders=1, settings=settings)
-    spans = Spans(seconds=4, look_s=1, settled=3, calm_s=9, apart_s=2)
+    spans = Spans(seconds=5, look_s=1, settled=3, calm_s=9, apart_s=2)
     try:
         show(load, overload(load, spans, flood_rate=0, red_after_s=3), "most in the flood")
     finally:

@@ -19,7 +19,7 @@ from footprint import Series
 from pipeline import Pipeline, Worker, eventually
 from proof import what_differs
 from redis import Redis
-from steady import chunk, published
+from steady import BEGUN, chunk, published
 from virtual_host import VirtualHost
 
 from events.registry import autodiscover
@@ -137,13 +137,14 @@ class UnderLoad:
             self.pipeline.publish([{**event, "time": now} for event in chunk("warm", position)])
 
     def publish(self, name: str, rate: float) -> None:
-        """Start a publisher; 0: as quickly as the broker takes it."""
+        """Start a publisher, and return when it is about to publish; 0: as quickly as the broker takes it."""
         arguments = [str(HERE / "steady.py"), self.pipeline.broker_url, str(self._told(name)), name, str(rate)]
         environment = self.pipeline.environment()
         worker = Worker([sys.executable, *arguments], environment, self.directory / f"publisher-{name}.log")
         self.publishers[name] = worker
         self._cleanup.callback(worker.kill)
         self._names.append(name)
+        eventually(lambda: BEGUN in worker.said(), f"{name} publishes", within_s=120)
 
     def end_publisher(self, name: str, within_s: float = 120.0) -> None:
         """It finishes what it has in hand, and the broker confirms it."""
