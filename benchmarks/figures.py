@@ -73,13 +73,14 @@ def bars(title: str, unit: str, series: list[Series]) -> str:
     longest = max(max(one.values) for one in series) or 1.0
     scale = (WIDTH - LEFT - RIGHT) / longest
     height = TOP + ROW * len(series) + 16
+    spread = ": median; the line goes from lowest to highest" if any(len(one.values) > 1 for one in series) else ""
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}"',
         ' font-family="system-ui, sans-serif" font-size="13" role="img">',
         f"<title>{escape(title)}</title>",
         f'<rect width="{WIDTH}" height="{height}" fill="#ffffff"/>',
         f'<text x="16" y="24" font-size="16" font-weight="600" fill="#222222">{escape(title)}</text>',
-        f'<text x="16" y="43" fill="#666666">{escape(unit)}: median; the line goes from lowest to highest</text>',
+        f'<text x="16" y="43" fill="#666666">{escape(unit)}{spread}</text>',
     ]
     for number, one in enumerate(series):
         top = TOP + ROW * number
