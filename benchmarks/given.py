@@ -21,7 +21,10 @@ import msgspec
 from working_off import BENCHMARKS
 
 from events.codes import NAME_CHARACTERS
+from events.errors import EventError
 from events.message import Malformed, decode
+from events.registry import autodiscover, event_registry
+from workers.settings import load_settings
 from workers.simulate import simulate
 
 APP = "caselog_given"
@@ -74,6 +77,7 @@ def given_events(chosen: argparse.Namespace) -> Iterator[list[bytes]]:
 
 def read_jsonl(path: Path) -> list[bytes]:
     """Each event of the file's lines, which hold an event or a batch each, in their order."""
+    autodiscover(load_settings().apps)
     found = []
     with path.open("rb") as lines:
         for number, line in enumerate(lines, 1):
@@ -83,6 +87,10 @@ def read_jsonl(path: Path) -> list[bytes]:
             for at, event in enumerate(message.events):
                 if isinstance(event, Malformed):
                     raise SystemExit(f"line {number} of {path}: {event.error}")
+                try:  # else the breaker would pause the recorder, and the benchmark wait for it
+                    event_registry.registered(event.type)
+                except EventError as error:
+                    raise SystemExit(f"line {number} of {path}: {error}") from None
                 found.append(message.raw(at).strip())
     return found
 
