@@ -7,6 +7,8 @@ import sys
 
 import structlog
 
+from workers.output import visible
+
 
 def configure_logs(role: str) -> None:
     """Send log lines to stderr, each naming the role; the libraries' own from warnings upwards."""
@@ -31,7 +33,7 @@ def configure_logs(role: str) -> None:
             foreign_pre_chain=shared,
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                *([] if terminal else [structlog.processors.format_exc_info]),
+                _show_control_characters if terminal else structlog.processors.format_exc_info,
                 renderer,
             ],
         )
@@ -41,6 +43,15 @@ def configure_logs(role: str) -> None:
     root.setLevel(logging.WARNING)
     logging.getLogger("caselog").setLevel(logging.INFO)
     structlog.contextvars.bind_contextvars(role=role)
+
+
+def _show_control_characters(
+    _logger: object, _method: str, said: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
+    """Whatever a sender or a library says, a line at a terminal stays one line and moves no cursor. JSON does so."""
+    return {
+        name: visible(value).replace("\n", "\\n") if isinstance(value, str) else value for name, value in said.items()
+    }
 
 
 def get_logger() -> structlog.typing.FilteringBoundLogger:
