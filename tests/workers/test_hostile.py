@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from zoneinfo import ZoneInfo
 
+import psutil
 import pytest
-from corpus import SECRET, messages
+from corpus import SECRET, good, messages
 from kombu.compression import compress
-from pipeline import Pipeline
+from pipeline import Pipeline, created
+from served import APP, Served, bearer
 from sqlalchemy import Engine
 from stored import count, dead_letters, dump
 
 from events import broker
-from events.message import Event, decode
+from events.message import BATCH_TYPE, EVENT_TYPE, Event, decode
 from events.registry import autodiscover, event_registry
 from events.resolve import Rules
 from schema.connection import make_engine
@@ -64,3 +66,50 @@ def test_what_claims_to_be_compressed_is_never_unpacked(pipeline: Pipeline) -> N
                 connection.drain_events(timeout=20)
     assert [len(body) for body in bodies] == [len(packed)] * 2
     assert bodies == [packed] * 2
+
+
+MIB = 1024 * 1024
+FLOODS = {
+    "zeros": b"[" + b"0," * (2 * MIB - 1) + b"0]",
+    "objects": b"[" + b"{}," * MIB + b"{}]",
+    "arrays that do not close": b"[" * (4 * MIB),
+    "arrays": b"[" * (2 * MIB) + b"]" * (2 * MIB),
+    "an object in an object": b'{"a":' * (MIB // 2),
+    "a number": b"9" * (4 * MIB),
+    "a huge exponent": good("exponent", b"1e999999"),
+    "a name a million times": b"{" + b'"a":1,' * (MIB // 2) + b'"a":1}',
+    "gzip": compress(b"[" * 50_000_000, "gzip")[0],
+}
+
+
+@pytest.mark.timeout(400)
+def test_whatever_is_posted_the_status_worker_stays_small_and_answers(redis_pipeline: Pipeline) -> None:
+    """Refused in each of the three ways to send it, compressed or not; it costs a few times its size at most."""
+    served = Served(redis_pipeline)
+    process = psutil.Process(served.worker.pid)
+    before = process.memory_info().rss
+    attributes = {"ce-specversion": "1.0", "ce-id": "1", "ce-source": "/x", "ce-type": "case"}
+    for name, flood in FLOODS.items():
+        for kind in ({"content-type": EVENT_TYPE}, {"content-type": BATCH_TYPE}, {**attributes}):
+            headers = {**kind, **bearer(APP), **({"content-encoding": "gzip"} if name == "gzip" else {})}
+            answer = served.post("/events", content=flood, headers=headers)
+            assert answer.status_code in {400, 413}, (name, kind)
+            assert len(answer.content) < 64 * 1024
+    assert served.get("/livez").is_success
+    assert process.memory_info().rss - before < 150 * MIB
+    assert redis_pipeline.queue().ready == 0
+
+
+@pytest.mark.timeout(400)
+def test_whatever_is_in_the_queue_a_recorder_stays_small_and_goes_on(redis_pipeline: Pipeline) -> None:
+    """Each is one dead letter, also where it holds millions of events; what comes behind them is recorded."""
+    recorder = redis_pipeline.start("recorder", CASELOG_BREAKER_COUNT="0")
+    redis_pipeline.publish([created("AB-1")])
+    redis_pipeline.recorded(1)
+    before = psutil.Process(recorder.pid).memory_info().rss
+    redis_pipeline.send(*FLOODS.values(), b"[" + b"{}," * (6 * MIB) + b"{}]")
+    redis_pipeline.publish([created("AB-2")])
+    redis_pipeline.recorded(2, within_s=120)
+    assert count(redis_pipeline.database_url, "dead_letter") == len(FLOODS) + 1
+    assert psutil.Process(recorder.pid).memory_info().rss - before < 400 * MIB
+    redis_pipeline.drain_reports()
