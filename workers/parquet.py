@@ -47,6 +47,14 @@ class _Sink(io.RawIOBase):
 
 def write_parquet(out: BinaryIO, columns: Sequence[Column], rows: Iterable[Sequence[Any]]) -> int:
     """Write the rows; without any, a file that has the columns all the same. Returns how many."""
+    try:
+        return _write(out, columns, rows)
+    finally:
+        # The allocator keeps megabytes for each thread that ever wrote, and any of a tasks worker's may.
+        pa.default_memory_pool().release_unused()
+
+
+def _write(out: BinaryIO, columns: Sequence[Column], rows: Iterable[Sequence[Any]]) -> int:
     schema = pa.schema([_field(column) for column in columns])
     sink = _Sink(out)
     writer = ParquetWriter(sink, schema, compression="zstd")

@@ -7,10 +7,12 @@ import io
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
 from typing import Any
 
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -209,3 +211,24 @@ def test_parquet_that_broke_off_cannot_be_taken_for_the_whole() -> None:
 def test_every_column_that_is_written_says_what_it_means(columns: tuple[Column, ...]) -> None:
     assert [column.name for column in columns if not column.description] == []
     assert [c.name for c in columns if c.kind == "number" and not c.whole and not c.unit] == []
+
+
+def test_each_thread_that_wrote_parquet_gives_back_what_that_took() -> None:
+    """A tasks worker exports in any of its threads, for months: the allocator keeps nothing for each of them."""
+    columns = [Column(name=f"c{number}", kind="text", description="a text") for number in range(6)]
+
+    def write_much() -> None:
+        rows = ([f"{row}-{column}-some text of a row" for column in range(len(columns))] for row in range(20_000))
+        parquet.write_parquet(io.BytesIO(), columns, rows)
+
+    def in_a_thread_of_its_own() -> int:
+        threads.append(ThreadPoolExecutor(1))
+        threads[-1].submit(write_much).result()
+        return psutil.Process().memory_info().rss
+
+    threads: list[ThreadPoolExecutor] = []
+    first = in_a_thread_of_its_own()
+    last = [in_a_thread_of_its_own() for _ in range(5)][-1]
+    for thread in threads:
+        thread.shutdown()
+    assert last - first < 16_000_000

@@ -33,7 +33,7 @@ WARM_CHUNKS: Final = 25
 DRAIN_S: Final = 1800.0
 # Asked for at each look, as a browser, Prometheus and a load balancer do.
 PAGES: Final = ("/", "/metrics", "/healthcheck.json", "/reports/outcomes")
-EXPORT_EVERY_S: Final = 600.0
+EXPORT_EVERY_S: Final = 60.0
 SETTINGS: Final = {
     "CASELOG_PARKED_GIVE_UP_S": "30",  # what waits for a case that never comes, does not heap up
     "CASELOG_HEALTH_DEAD_LETTER_S": "0",  # some events are meant to die
@@ -44,18 +44,23 @@ WAITED: Final = """
         select id, occurred_at, extract(epoch from pg_xact_commit_timestamp(xmin) - occurred_at)::float8 as waited_s
         from log where id > %s
     )
-    select max(id), max(occurred_at), count(*), percentile_disc(0.5) within group (order by waited_s),
+    select max(id), count(*), percentile_disc(0.5) within group (order by waited_s),
            percentile_disc(0.95) within group (order by waited_s) from recent
 """
+NEWEST: Final = "select occurred_at from log order by id desc limit 1"
 
 
 @dataclass
 class Look:
-    """One look at all of it. Seconds since the start; None: nothing was recorded since the look before."""
+    """One look at all of it, `at_s` seconds after the start. `oldest_s`: before health was asked, and after.
+
+    `waiting` does not count what recorders have of RabbitMQ's, which cannot tell it. What an event waited is None where
+    nothing was recorded since the look before.
+    """
 
     at_s: float
     waiting: int
-    oldest_s: float
+    oldest_s: tuple[float, float]
     recorded: int
     waited_median_s: float | None
     waited_95_s: float | None
@@ -82,7 +87,6 @@ class UnderLoad:
         self._cleanup = ExitStack()
         self._names: list[str] = []
         self._last_id = 0
-        self._last_time: datetime | None = None
         self._exported_s = -EXPORT_EVERY_S
         try:
             self._start()
@@ -169,13 +173,12 @@ class UnderLoad:
         return taken
 
     def look(self) -> Look:
+        before_s = self._oldest_s()
         red = self._red()
-        last_id, newest, recorded, median_s, most_s = self._row(WAITED, self._last_id)
-        self._last_id = last_id or self._last_id
-        self._last_time = newest or self._last_time
+        after_s = self._oldest_s()
         depth = self.pipeline.queue()
-        waiting = depth.ready + (depth.unacked or 0)
-        now = datetime.now(UTC)
+        last_id, recorded, median_s, most_s = self._row(WAITED, self._last_id)
+        self._last_id = last_id or self._last_id
         processes = {
             name: footprint.of_tree(worker.pid) for name, worker in (self.workers | self._publishers_seen()).items()
         }
@@ -184,8 +187,8 @@ class UnderLoad:
                 raise RuntimeError(f"{name} ended with status {worker.process.returncode}: {worker.said()[-600:]}")
         look = Look(
             at_s=self.elapsed_s,
-            waiting=waiting,
-            oldest_s=(now - self._last_time).total_seconds() if waiting and self._last_time else 0.0,
+            waiting=depth.ready + (depth.unacked or 0),
+            oldest_s=(before_s, after_s),
             recorded=recorded,
             waited_median_s=median_s,
             waited_95_s=most_s,
@@ -199,6 +202,14 @@ class UnderLoad:
             self._exported_s = look.at_s
             self._export()
         return look
+
+    def _oldest_s(self) -> float:
+        """For how long the oldest event has waited: about as long as it is since the one recorded last happened.
+
+        Events never cease, and are recorded in the order in which they came.
+        """
+        newest = self._row(NEWEST)
+        return (datetime.now(UTC) - newest[0]).total_seconds() if newest else 0.0
 
     def _publishers_seen(self) -> dict[str, Worker]:
         return {f"publisher {name}": worker for name, worker in self.publishers.items()}
