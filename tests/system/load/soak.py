@@ -112,7 +112,7 @@ def _judge_most(one: Series, calm: list[Look], flooded: list[Look]) -> Verdict:
 
 
 def _is_calm(look: Look) -> bool:
-    return max(look.oldest_s) < CALM_AGE_S and (look.waited_median_s or 0) < CALM_AGE_S
+    return look.oldest_s[0] < CALM_AGE_S and (look.waited_median_s or 0) < CALM_AGE_S
 
 
 def _check_health(load: UnderLoad, red_after_s: float, apart_s: float, flooded_s: float, over_s: float) -> None:
@@ -123,17 +123,15 @@ def _check_health(load: UnderLoad, red_after_s: float, apart_s: float, flooded_s
         numbers["queue red, seconds after the flood's beginning"] = round(reds[0].at_s - flooded_s)
         numbers["... and green again, seconds after its end"] = round(reds[-1].at_s - over_s)
     else:
-        oldest_s = max(max(look.oldest_s) for look in load.looks)
+        oldest_s = max(look.oldest_s[0] for look in load.looks)
         broken.append(f"that was no overload: `queue` never turned red, and the oldest event was {oldest_s:.1f} s old")
     for look in load.looks:
         is_red = "queue" in look.red
-        lately = [age_s for one in load.looks if 0 <= look.at_s - one.at_s <= LATE_S for age_s in one.oldest_s]
+        lately = [one.oldest_s[1] for one in load.looks if 0 <= look.at_s - one.at_s <= LATE_S]
         if is_red and max(lately) < red_after_s - apart_s:
             broken.append(f"queue is red at {look.at_s:.0f} s, and the oldest event is {max(lately):.1f} s old")
-        if not is_red and min(look.oldest_s) > red_after_s + apart_s:
-            broken.append(
-                f"queue is green at {look.at_s:.0f} s, and the oldest event is {min(look.oldest_s):.1f} s old"
-            )
+        if not is_red and look.oldest_s[0] > red_after_s + apart_s:
+            broken.append(f"queue is green at {look.at_s:.0f} s, and the oldest event is {look.oldest_s[0]:.1f} s old")
         if faults := set(look.red) - {"queue", "aggregates", "*"}:
             broken.append(f"at {look.at_s:.0f} s red: {', '.join(sorted(faults))}")
     if load.looks[-1].red:

@@ -47,12 +47,17 @@ WAITED: Final = """
     select max(id), count(*), percentile_disc(0.5) within group (order by waited_s),
            percentile_disc(0.95) within group (order by waited_s) from recent
 """
-NEWEST: Final = "select occurred_at from log order by id desc limit 1"
+# A recorder may have some seconds of older events in hand than those that another one has just recorded.
+NEWEST: Final = """
+    select max(occurred_at),
+           least(max(occurred_at), min(occurred_at) filter (where recorded_at > now() - interval '3 s'))
+    from (select occurred_at, recorded_at from log order by id desc limit 5000) as newest
+"""
 
 
 @dataclass
 class Look:
-    """One look at all of it, `at_s` seconds after the start. `oldest_s`: before health was asked, and after.
+    """One look at all of it, `at_s` seconds after the start. `oldest_s`: at least and at most, while health was asked.
 
     `waiting` does not count what recorders have of RabbitMQ's, which cannot tell it. What an event waited is None where
     nothing was recorded since the look before.
@@ -188,7 +193,7 @@ class UnderLoad:
         look = Look(
             at_s=self.elapsed_s,
             waiting=depth.ready + (depth.unacked or 0),
-            oldest_s=(before_s, after_s),
+            oldest_s=(min(before_s[0], after_s[0]), max(before_s[1], after_s[1])),
             recorded=recorded,
             waited_median_s=median_s,
             waited_95_s=most_s,
@@ -203,13 +208,14 @@ class UnderLoad:
             self._export()
         return look
 
-    def _oldest_s(self) -> float:
-        """For how long the oldest event has waited: about as long as it is since the one recorded last happened.
+    def _oldest_s(self) -> tuple[float, float]:
+        """For how long the oldest event has waited, at least and at most, told by the events recorded last.
 
-        Events never cease, and are recorded in the order in which they came.
+        Events never cease, and are recorded about in the order in which they came.
         """
-        newest = self._row(NEWEST)
-        return (datetime.now(UTC) - newest[0]).total_seconds() if newest else 0.0
+        now = datetime.now(UTC)
+        newest, oldest = self._row(NEWEST)
+        return (0.0, 0.0) if newest is None else ((now - newest).total_seconds(), (now - oldest).total_seconds())
 
     def _publishers_seen(self) -> dict[str, Worker]:
         return {f"publisher {name}": worker for name, worker in self.publishers.items()}
