@@ -10,6 +10,7 @@ from typing import Self
 import psycopg
 import pytest
 from alembic import command
+from alembic.script import ScriptDirectory
 from pipeline import Pipeline, created, event, eventually
 from proof import assert_verified
 
@@ -20,9 +21,9 @@ from schema.connection import make_engine
 from schema.migrate import IN_USE, LOCK_WAIT_MS, configuration, head_revision, migrate
 from schema.store import GATE
 
-REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007")
+REVISIONS = sorted(step.revision for step in ScriptDirectory.from_config(configuration()).walk_revisions())
 # Locks are waited for so long at most, and then recorders have their turn; the rest is this machine's.
-STANDSTILL_S = LOCK_WAIT_MS / 1000 + 8
+STANDSTILL_S = LOCK_WAIT_MS / 1000 + 18
 
 
 def bring_to(database_url: str, revision: str) -> None:
@@ -117,7 +118,7 @@ def test_recorders_record_while_the_database_is_migrated(redis_pipeline: Pipelin
     for _ in range(2):
         redis_pipeline.start("recorder")
     with Load(redis_pipeline) as load:
-        load.goes_on(30)
+        load.goes_on(60)
         migrate(redis_pipeline.database_url)
         load.goes_on(STANDSTILL_S)
     redis_pipeline.recorded(load.published)
