@@ -247,10 +247,9 @@ report_sum: Final = Table(
     Column("organisation", Ordered, comment="The case's organisation as folded at the log"),
     Column("source", Ordered, comment="The case's source as folded at the log"),
     Column("operator", Ordered, comment="The log's actor"),
-    # No day has two billion logs; and the sum of integers takes no numeric.
-    Column("n1", Integer, nullable=False, comment="The report's first sum; see caselog report --describe"),
-    Column("n2", Integer, nullable=False, comment="Its second sum, or 0"),
-    Column("n3", Integer, nullable=False, comment="Its third sum, or 0"),
+    Column("n1", BigInteger, nullable=False, comment="The report's first sum; see caselog report --describe"),
+    Column("n2", BigInteger, nullable=False, comment="Its second sum, or 0"),
+    Column("n3", BigInteger, nullable=False, comment="Its third sum, or 0"),
     UniqueConstraint(
         "report",
         "day",

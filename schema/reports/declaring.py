@@ -112,7 +112,8 @@ def sums(
     `DIMENSIONS`, and mean the case as folded at the log.
     """
     counted = [measure for measure in measures if measure.counts is not None]
-    kept = ", ".join(f"{column} as {measure.name}" for column, measure in zip(SUMS, counted, strict=False))
+    # No day has two billion logs; and to sum up bigints takes numerics, a tenth of the time of a long report.
+    kept = ", ".join(f"{column}::integer as {measure.name}" for column, measure in zip(SUMS, counted, strict=False))
     some = " or ".join(f"{column} <> 0" for column, _ in zip(SUMS, counted, strict=False))
     start = "date_trunc('month', cast(:first as timestamp))::date" if first.kind == "month" else ":first"
     return Report(

@@ -1,4 +1,4 @@
-"""Reports of sums in order of their weeks and months, from indexes; and smaller numbers."""
+"""Reports of sums in order of their weeks and months, from indexes."""
 
 from __future__ import annotations
 
@@ -10,12 +10,10 @@ down_revision = "0007"
 branch_labels = None
 depends_on = None
 
-SUMS = ("n1", "n2", "n3")
 GROUPED = ("key", "code", "category", "provider", "organisation", "source")
 
 
 def upgrade() -> None:
-    _sums_are("integer")
     for period in ("week", "month"):
         op.create_index(
             f"report_sum_{period}_idx",
@@ -27,9 +25,3 @@ def upgrade() -> None:
 def downgrade() -> None:
     for period in ("week", "month"):
         op.drop_index(f"report_sum_{period}_idx", "report_sum")
-    _sums_are("bigint")
-
-
-def _sums_are(kind: str) -> None:
-    """In one statement, so that the table is written once."""
-    op.execute(f"alter table report_sum {', '.join(f'alter column {name} type {kind}' for name in SUMS)}")
