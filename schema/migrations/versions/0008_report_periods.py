@@ -10,18 +10,15 @@ down_revision = "0007"
 branch_labels = None
 depends_on = None
 
+PERIODS = {"week": "(day - mod(day - date '0001-01-01', 7))", "month": "(date_trunc('month', day::timestamp)::date)"}
 GROUPED = ("key", "code", "category", "provider", "organisation", "source")
 
 
 def upgrade() -> None:
-    for period in ("week", "month"):
-        op.create_index(
-            f"report_sum_{period}_idx",
-            "report_sum",
-            ["report", sa.text(f"(date_trunc('{period}', day::timestamp)::date)"), *GROUPED],
-        )
+    for name, period in PERIODS.items():
+        op.create_index(f"report_sum_{name}_idx", "report_sum", ["report", sa.text(period), *GROUPED])
 
 
 def downgrade() -> None:
-    for period in ("week", "month"):
-        op.drop_index(f"report_sum_{period}_idx", "report_sum")
+    for name in PERIODS:
+        op.drop_index(f"report_sum_{name}_idx", "report_sum")
