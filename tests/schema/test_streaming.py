@@ -59,3 +59,20 @@ def test_a_connection_that_is_cut_on_the_way_is_given_up(engine: Engine) -> None
         assert db.invalidated
     with engine.connect() as db:
         assert db.execute(text("select pg_backend_pid()")).scalar_one() != pid
+
+
+def test_who_fails_while_reading_holds_nothing_up(engine: Engine) -> None:
+    """Its traceback keeps the rows from being forgotten, while the connection is given back."""
+
+    def consume(rows: Generator[tuple[Any, ...]]) -> None:
+        for _ in rows:
+            raise BrokenPipeError
+
+    def fail() -> None:
+        with engine.connect() as db, db.begin():
+            consume(stream(db, FOUR_THOUSAND, {"most": 100_000_000}))
+
+    with pytest.raises(BrokenPipeError):
+        fail()
+    with engine.connect() as db:
+        assert db.execute(text("select 1")).scalar_one() == 1
