@@ -120,8 +120,8 @@ class Broker:
         connection.release()
         return found
 
-    def status(self) -> broker.QueueStatus:
-        return broker.queue_status(self.connect(), "caselog.events")
+    def status(self, *, with_age: bool = True) -> broker.QueueStatus:
+        return broker.queue_status(self.connect(), "caselog.events", with_age=with_age)
 
     def holder(self, lease_ms: int, count: int) -> subprocess.Popen[str]:
         """Another process that holds `count` messages and never acks them."""
