@@ -12,8 +12,8 @@ OrderKey: TypeAlias = tuple[datetime, str, str]
 """(time, source, id): the order of everything (RULES.md "Order")."""
 
 
-class Log(msgspec.Struct, kw_only=True):
-    """One entry of the log: an event whose code is resolved (RULES.md §2).
+class Log(msgspec.Struct):
+    """One entry of the log: an event whose code is resolved (RULES.md §2). Its fields are in the order of its columns.
 
     `actor_provider` is the provider that the actor belongs to. `timer_id`, `suppressed` and the dimensions (`category`,
     `provider`, `organisation`, `case_source`, `case_created_at`: the case's, as folded including this log) are derived:

@@ -12,8 +12,6 @@ from events.state import Log, OrderKey, TimerState
 from schema import rows
 from schema.store import LOG_COLUMNS, TIMER_COLUMNS
 
-_LOG_FIELDS: Final = tuple("case" if name == "case_reference" else name for name in LOG_COLUMNS)
-
 
 def last_logs(db: Connection, actors: Collection[str]) -> dict[str, OrderKey]:
     """The order key of the last log of each actor who has one."""
@@ -162,7 +160,7 @@ _LOGS_OF: Final = text(
 
 def stored_log(row: Sequence[Any]) -> Log:
     """A row of LOG_COLUMNS."""
-    return Log(**dict(zip(_LOG_FIELDS, row, strict=True)))
+    return Log(*row)
 
 
 def timers(db: Connection, ids: Collection[int]) -> list[TimerState]:

@@ -19,11 +19,7 @@ from events.state import CaseState, Log, TimerState
 from schema import rows, tables
 from schema.copying import Copy, broke
 
-LOG_COLUMNS: Final = (
-    "id", "source", "event_id", "key", "code", "type", "level", "case_reference", "actor", "role", "actor_provider",
-    "notes", "context", "patch", "extensions", "occurred_at", "timer_id", "suppressed", "category", "provider",
-    "organisation", "case_source", "case_created_at",
-)  # fmt: skip
+LOG_COLUMNS: Final = tuple("case_reference" if name == "case" else name for name in Log.__struct_fields__)
 # The case's own columns, in the order of CaseState; then what the fold remembers.
 _CASE_PLAIN: Final = tuple(c.name for c in tables.case.columns if c.name in CaseState.__struct_fields__)
 _CASE: Final = (*_CASE_PLAIN, "state", "last_log_time", "last_log_source", "last_log_event_id", "memory")
@@ -131,7 +127,7 @@ def insert_logs(db: Connection, logs: Sequence[Log]) -> bool:
 
 
 _COPY_LOGS: Final = Copy(tables.log, LOG_COLUMNS)
-_log_values: Final = attrgetter(*("case" if name == "case_reference" else name for name in LOG_COLUMNS))
+_log_values: Final = attrgetter(*Log.__struct_fields__)
 
 
 def recorded_events(db: Connection, events: Collection[tuple[str, str]]) -> set[tuple[str, str]]:
