@@ -136,6 +136,18 @@ def consume(channel: Any, queue: Queue, on_message: Callable[[Message], None], *
     )
 
 
+def limit_prefetch(consumer: Consumer, prefetch_messages: int) -> None:
+    """Change how many messages an active consumer may hold unacked. Those that it holds stay its own.
+
+    RabbitMQ reads the limit when a consumer begins, so there it ends and begins anew: two round trips, in which
+    messages may be handed over.
+    """
+    consumer.qos(prefetch_count=prefetch_messages)
+    if not is_redis(consumer.channel.connection.client):
+        consumer.cancel()
+        consumer.consume()
+
+
 def publish(
     channel: Any, body: bytes, *, routing_key: str, exchange: str = "", content_type: str, **properties: Any
 ) -> None:

@@ -84,9 +84,9 @@ class Transport(virtual.Transport):
         """Deliver what there is on any channel; wait `timeout` seconds for it, and raise `socket.timeout` then."""
         deadline = None if timeout is None else monotonic() + timeout
         while True:
-            left_ms = BLOCK_MS if deadline is None else max(0, min(BLOCK_MS, int((deadline - monotonic()) * 1000)))
+            left_ms = BLOCK_MS if deadline is None else max(0.0, min(BLOCK_MS, (deadline - monotonic()) * 1000))
             consuming = [channel for channel in self.channels if channel.is_consuming]
-            block_ms = left_ms // len(consuming) if left_ms > SHORT_WAIT_MS else 0
+            block_ms = int(left_ms) // len(consuming) if left_ms > SHORT_WAIT_MS else 0
             if sum(channel.deliver(block_ms) for channel in consuming):
                 return
             if deadline is not None and monotonic() >= deadline:

@@ -49,7 +49,9 @@ class Settings(BaseSettings):
         SecretStr(""), description="who may act over HTTP: name:role:secret, … with role operator or publisher"
     )
     batch_events: int = Field(1000, ge=1, le=10_000, description="events a transaction at most")
-    batch_age_ms: int = Field(2, ge=0, le=10_000, description="milliseconds that the first message of a batch waits")
+    batch_age_ms: int = Field(
+        20, ge=0, le=10_000, description="milliseconds that the first message of a batch waits at most, while more come"
+    )
     future_tolerance_s: int = Field(300, ge=0, description="seconds that an event may be ahead of the database's clock")
     parked_give_up_s: int = Field(
         86_400, ge=0, description="seconds after which a parked event without a case becomes a dead letter"

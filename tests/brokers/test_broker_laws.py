@@ -100,6 +100,28 @@ def test_a_requeued_message_comes_back_and_a_rejected_one_does_not(any_broker: B
     assert any_broker.is_silent(another)
 
 
+def test_how_many_messages_a_consumer_holds_can_be_changed_and_it_keeps_those_it_holds(any_broker: Broker) -> None:
+    any_broker.send(*BODIES)
+    connection = any_broker.connect()
+    taken: list[Any] = []
+    channel = broker.open_channel(connection)
+    consumer = broker.consume(channel, broker.EVENTS_QUEUE, taken.append, prefetch_messages=2)
+    consumer.consume()
+    any_broker.drain(connection, lambda: len(taken) == 2)
+    assert any_broker.is_silent(connection)
+    taken[-1].ack(multiple=True)
+    broker.limit_prefetch(consumer, 7)
+    any_broker.drain(connection, lambda: len(taken) >= 9)
+    assert any_broker.is_silent(connection)
+    broker.limit_prefetch(consumer, 3)
+    taken[-1].ack(multiple=True)
+    any_broker.drain(connection, lambda: len(taken) >= 12)
+    assert any_broker.is_silent(connection)
+    assert len(taken) <= 15  # 3 held, and on RabbitMQ perhaps 3 that came while it changed and were acked with the 7
+    assert bodies(taken) == BODIES[: len(taken)]
+    eventually(lambda: any_broker.status(with_age=False).consumers == 1, "it is one consumer all the same")
+
+
 def test_the_status_counts_ready_unacked_consumers_and_age(any_broker: Broker) -> None:
     any_broker.send(*BODIES)
     connection = any_broker.connect()

@@ -121,6 +121,21 @@ def test_while_the_database_is_away_nothing_is_acked_and_then_it_goes_on_by_itse
     assert recorder.stop() == 0
 
 
+def test_a_recorder_takes_no_more_ahead_than_a_batch_whatever_a_message_holds(pipeline: Pipeline) -> None:
+    """What it took ahead, others cannot record: recorded after theirs, all of it would come late."""
+    events = journeys(100)
+    recorder = pipeline.start("recorder", **SMALL)
+    pipeline.publish(events[:100], batch_events=20)
+    pipeline.recorded(100)
+    with pipeline.database_away():
+        recorder.process.send_signal(signal.SIGSTOP)  # so that it finds all of them at once
+        pipeline.publish(events[100:700], batch_events=20)
+        recorder.process.send_signal(signal.SIGCONT)
+        eventually(lambda: "waits for the database" in recorder.said(), "the recorder says that it waits")
+        eventually(lambda: pipeline.queue().ready >= 600 / 20 - 100 / 20, "25 of 30 messages are left to others")
+    pipeline.recorded(700)
+
+
 def test_told_to_stop_while_the_database_is_away_it_stops_and_gives_its_messages_back(pipeline: Pipeline) -> None:
     recorder = pipeline.start("recorder")
     pipeline.publish([created("AB-1")])
