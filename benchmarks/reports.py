@@ -34,6 +34,7 @@ from events.registry import autodiscover, event_registry
 from events.resolve import Rules
 from schema.connection import make_engine
 from schema.reports.finding import REPORTS
+from schema.reports.outbox import TAKEN_DELTAS
 from schema.reports.reading import Reading, read_rows
 from schema.reports.tally import ReportTally
 from workers import storing
@@ -43,6 +44,7 @@ from workers.recording import Recording
 from workers.roles import make_rules
 from workers.settings import load_settings
 from workers.simulate import simulate
+from workers.tasks import GATHER_S
 
 BATCH = 1000
 # Whole weeks, so that weekdays stay weekdays.
@@ -112,9 +114,10 @@ def _add_up(url: str, rules: Rules, ready: Event, over: Event) -> None:
     autodiscover()
     aggregator = Aggregator(make_engine(url), event_registry, rules)
     ready.set()
-    while not over.is_set():
-        if not aggregator.add_up():
-            over.wait(0.05)
+    while not over.is_set():  # as the tasks worker does
+        taken = aggregator.add_up()
+        if taken < TAKEN_DELTAS:
+            over.wait(GATHER_S if taken else 0.05)
 
 
 def reading(url: str, rules: Rules, logs: int, console: Console) -> None:
