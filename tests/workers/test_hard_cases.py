@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from datetime import timedelta
@@ -17,7 +18,7 @@ from brokers.broker_under_test import RedisServer
 from pipeline import Pipeline, created, event, eventually
 from proof import RULES, add_up_reports, assert_verified
 from reference import fold_all
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 from stored import assert_same, body, count, dead_letters, dump, what_stands
 
 from events import broker
@@ -85,6 +86,48 @@ def test_deltas_whose_commit_applied_but_whose_reply_was_lost_are_added_once(
     aggregator.add_all_up()
     assert count(database_url, "report_outbox") == 0
     assert_verified(database_url)
+
+
+def test_what_a_slow_transaction_writes_beside_fast_ones_is_aggregated_once_it_commits(
+    database_url: str, engine: Engine
+) -> None:
+    """Its ids and its row of the outbox come before theirs, and are seen after them: nobody reads by `id > last`."""
+    written, commit = threading.Event(), threading.Event()
+    steps = iter(("loaded", "folded", "stored"))
+
+    def stand_still() -> None:
+        if next(steps) == "stored":
+            written.set()
+            assert commit.wait(20)
+
+    slow = Recording(engine, event_registry, RULES, progress=stand_still)
+    fast = Recording(engine, event_registry, RULES)
+    journey = [created("AB-1"), event("assign_to_provider", "SPOR", "AB-1", data={"context": {"provider": "p"}})]
+    thread = threading.Thread(target=slow.record, args=([decode(body(*journey))],))
+    thread.start()
+    try:
+        assert written.wait(20)
+        for number in range(2, 12):
+            fast.record([decode(body(created(f"AB-{number}")))])
+        add_up_reports(database_url)
+        assert count(database_url, "report_outbox") == 0
+        assert count(database_url, "log") == 10
+    finally:
+        commit.set()
+        thread.join()
+    assert count(database_url, "report_outbox") == 1
+    add_up_reports(database_url)
+    sums = (
+        "select report, sum(n1)::int from report_sum where report in ('case_volume', 'provider_allocation') group by 1"
+    )
+    order = "select array_agg(case_reference order by id) from log"
+    with engine.connect() as db:
+        assert {report: number for report, number in db.execute(text(sums))} == {  # noqa: C416 - rows, not pairs
+            "case_volume": 11,
+            "provider_allocation": 1,
+        }
+        assert db.execute(text(order)).scalar_one()[:2] == ["AB-1", "AB-1"]
+    assert count(database_url, "assignment") == 1
 
 
 @pytest.mark.slow
