@@ -47,7 +47,7 @@ def print_series(title: str, unit: str, series: list[Series], base: str | None =
     if noted:
         table.add_column("")
     for one in series:
-        cells = [one.name, *(_number(value) for value in (one.median, min(one.values), max(one.values)))]
+        cells = [one.name, *(number(value) for value in (one.median, min(one.values), max(one.values)))]
         cells += [] if against is None else [f"{one.median / against:.2f}"]
         table.add_row(*cells, *([one.note] if noted else []))
     Console().print(table)
@@ -82,8 +82,8 @@ def bars(title: str, unit: str, series: list[Series]) -> str:
         f'<text x="16" y="24" font-size="16" font-weight="600" fill="#222222">{escape(title)}</text>',
         f'<text x="16" y="43" fill="#666666">{escape(unit)}{spread}</text>',
     ]
-    for number, one in enumerate(series):
-        top = TOP + ROW * number
+    for row, one in enumerate(series):
+        top = TOP + ROW * row
         middle, end = top + ROW / 2, LEFT + one.median * scale
         low, high = LEFT + min(one.values) * scale, LEFT + max(one.values) * scale
         colour = "#2f6fb2" if one.is_ours else "#b0b4ba"
@@ -91,12 +91,13 @@ def bars(title: str, unit: str, series: list[Series]) -> str:
             f'<text x="{LEFT - 8}" y="{middle + 4.5:.1f}" text-anchor="end" fill="#222222">{escape(one.name)}</text>',
             f'<rect x="{LEFT}" y="{top + 4}" width="{max(end - LEFT, 1):.1f}" height="{ROW - 8}" fill="{colour}"/>',
             f'<path d="M{low:.1f} {middle:.1f}H{high:.1f}" stroke="#222222"/>',
-            f'<text x="{max(end, high) + 8:.1f}" y="{middle + 4.5:.1f}" fill="#222222">{_number(one.median)}</text>',
+            f'<text x="{max(end, high) + 8:.1f}" y="{middle + 4.5:.1f}" fill="#222222">{number(one.median)}</text>',
         ]
     return "\n".join([*parts, "</svg>", ""])
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
+    """Three figures, or all before the point."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"  # noqa: PLR2004 - three figures are enough
 
 

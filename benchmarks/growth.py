@@ -1,7 +1,8 @@
-"""What a growing log does to the throughput, and how large tables and indexes are an event.
+"""What a growing log does to throughput and latency, and how large tables and indexes are an event.
 
 Events are worked off into an empty database and into ones with `--logs` logs, in turns; the events of each round are
-others. What is there already are copies of simulated journeys of the year before (benchmarks/grown.py).
+others. Then single events are published, 100 a second. What is there already are copies of simulated journeys of the
+year before (benchmarks/grown.py).
 """
 
 from __future__ import annotations
@@ -17,10 +18,11 @@ import redis
 from bounds import print_bounds
 from figures import Series, add_output, print_series, write_bars, write_figures
 from grown import COPIED, grow
+from latency import WARM_UP, measure, quantiles
 from rich.console import Console
 from rich.table import Table
 from servers import fresh_database, servers
-from throughput import prove
+from throughput import prove, said
 from working_off import events_a_second, last_id, running
 
 from events import Publisher
@@ -29,12 +31,15 @@ from workers.services import Services, redis_py_url
 from workers.simulate import simulate
 from workers.up import caselog_program
 
+RATE = 100
+
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--logs", type=int, nargs="+", default=[200_000], help="logs that are there already")
     arguments.add_argument("--events", type=int, default=20_000, help="events worked off in each turn")
     arguments.add_argument("--rounds", type=int, default=3)
+    arguments.add_argument("--seconds", type=float, default=10, help="for the latency on each log")
     arguments.add_argument("--prove", action="store_true", help="verify each database at the end; minutes a million")
     add_output(arguments)
     chosen = arguments.parse_args()
@@ -59,10 +64,19 @@ def main() -> None:
                     rate = work_off(Services(url, urls.redis_url, urls.redis_url), events)
                 found.values.append(rate)
                 said(f"round {number + 1} of {chosen.rounds}: {found.name}: {rate:,.0f} events/s")
+        waits: list[Series] = []
+        for logs, found in rates.items():
+            with database(urls.database_url, grown.get(logs)) as url:
+                waits += quantiles(
+                    found.name, latency_of(Services(url, urls.redis_url, urls.redis_url), chosen.seconds)
+                )
         for url, there in grown.values() if chosen.prove else ():
-            prove(Services(url, urls.redis_url, urls.redis_url), there + chosen.rounds * chosen.events)
+            recorded = chosen.rounds * chosen.events + WARM_UP + int(RATE * chosen.seconds)
+            prove(Services(url, urls.redis_url, urls.redis_url), there + recorded)
     title = "Events worked off a second, by the logs that were there"
     print_series(title, "events/s", list(rates.values()), "0 logs")
+    title_waits = f"From publish to commit at {RATE} events/s, by the logs that were there"
+    print_series(title_waits, "ms", waits)
     for name, each in sizes.items():
         table = Table("table or index", "bytes an event", title=f"Size on disk, {name}")
         for relation, size in [*each.items(), ("all", sum(each.values()))]:
@@ -72,13 +86,18 @@ def main() -> None:
     figures = {"events": chosen.events, "unit": "events/s", "series": list(rates.values()), "bytes_an_event": sizes}
     write_figures(chosen.output, "growth", figures)
     write_bars(chosen.output, "growth", title, "events/s", list(rates.values()))
+    write_figures(chosen.output, "growth_latency", {"seconds": chosen.seconds, "unit": "ms", "series": waits})
+    write_bars(chosen.output, "growth_latency", title_waits, "milliseconds", waits)
     largest = sizes[f"{chosen.logs[-1]:,} logs"]
     bars = [Series(name, [size]) for name, size in largest.items() if size >= 1]
     write_bars(chosen.output, "size", f"Size on disk, {chosen.logs[-1]:,} logs", "bytes an event", bars)
 
 
-def said(words: str) -> None:
-    Console(stderr=True).print(words)
+def latency_of(services: Services, seconds: float) -> list[float]:
+    """Milliseconds of each event, from an empty broker."""
+    with redis.Redis.from_url(redis_py_url(services.redis_url)) as client:
+        client.flushall()
+    return measure(services, RATE, int(RATE * seconds), seed=99)
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from typing import Any
 
 import dramatiq
 from celery import Celery
+from dramatiq.brokers.rabbitmq import RabbitmqBroker
 from one_by_one import NotYet, OneByOne
 
 from events.registry import autodiscover
@@ -38,8 +39,11 @@ def _road() -> OneByOne:
 
 
 def dramatiq_broker(services: Services) -> dramatiq.Broker:
-    """A dramatiq with its usual middleware and Redis, on which the two jobs are declared."""
-    broker = make_broker(make_redis(services))
+    """A dramatiq with its usual middleware and Redis or RabbitMQ, on which the two jobs are declared."""
+    if services.broker_url.startswith("amqp"):
+        broker: dramatiq.Broker = RabbitmqBroker(url=services.broker_url, confirm_delivery=True)
+    else:
+        broker = make_broker(make_redis(services))
 
     @dramatiq.actor(broker=broker, queue_name=QUEUE, max_retries=RETRIES, min_backoff=10, max_backoff=500)
     def record(raw: str) -> None:

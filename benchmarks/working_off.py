@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import psycopg
 
@@ -41,6 +42,8 @@ def running(commands: list[list[str]], services: Services) -> Iterator[Callable[
                 raise SystemExit(f"{' '.join(command)} ended with status {process.returncode}")
 
     with ExitStack() as stack:
+        # Celery leaves a directory of its own behind.
+        environment["TMPDIR"] = stack.enter_context(TemporaryDirectory(prefix="caselog-bench-"))
         for command in commands:
             said = subprocess.DEVNULL
             processes.append(subprocess.Popen(command, env=environment, stdout=said, stderr=said))
