@@ -134,10 +134,10 @@ class Recorder:
                 if self._pauses.look() is not None:
                     return
                 if self._messages:
-                    mean_events = self._events / len(self._messages)
+                    messages, events = len(self._messages), self._events
                     if not self._record(connection):
                         return
-                    self._take_ahead(consumer, mean_events)
+                    self._take_ahead(consumer, messages, events)
                 else:
                     keep_alive(connection)
                     self._heartbeat.beat(idle=not self._inbox, **self._held())
@@ -167,12 +167,17 @@ class Recorder:
             except TimeoutError:
                 return
 
-    def _take_ahead(self, consumer: Consumer, mean_events: float) -> None:
-        """Take messages ahead for one batch, of as many events each as the last batch had."""
+    def _take_ahead(self, consumer: Consumer, messages: int, events: int) -> None:
+        """Take messages ahead for one batch, of as many events each as the last batch had.
+
+        Only where that batch was full, or had all messages that it may: while little comes, nothing is changed.
+        """
         most = min(self._batch_events, PREFETCH_MESSAGES)
-        wanted = min(most, max(1, round(self._batch_events / max(mean_events, 1))))
-        smaller, larger = sorted((wanted, self._prefetch_messages))
-        if larger >= smaller * WORTH_A_CHANGE:
+        wanted = min(most, max(1, round(self._batch_events * messages / max(events, 1))))
+        is_full, is_starved = events >= self._batch_events, messages >= self._prefetch_messages
+        too_many = is_full and self._prefetch_messages >= wanted * WORTH_A_CHANGE
+        too_few = is_starved and wanted >= self._prefetch_messages * WORTH_A_CHANGE
+        if too_many or too_few:
             limit_prefetch(consumer, wanted)
             self._prefetch_messages = wanted
 
