@@ -26,7 +26,8 @@ from workers.simulate import simulate
 SEED = 20_000
 SPAN = 2 * SEED  # more ids than recording the seed can use up
 BATCH = 1000
-YEAR = timedelta(weeks=52)
+# Before what is recorded then, whose operators are the same: nothing is to come late.
+BEFORE = timedelta(weeks=5 * 52)
 _VIEWED = f"""
     case when memory ? 'viewed_timers' then jsonb_set(memory, array['viewed_timers'], (
         select jsonb_agg(timer::bigint + n * {SPAN} order by position)
@@ -49,7 +50,7 @@ COPIED = {
 
 
 def grow(database_url: str, logs: int) -> int:
-    """Fill an empty database with about so many logs of the year before. Returns how many there are."""
+    """Fill an empty database with about so many logs of five years before. Returns how many there are."""
     seed = [msgspec.json.encode(_earlier(event)) for event in simulate(min(SEED, logs) // 8, 3)][: min(SEED, logs)]
     rules = make_rules(load_settings())
     engine = make_engine(database_url)
@@ -110,4 +111,4 @@ def without_indexes(db: psycopg.Connection[Any]) -> Iterator[None]:
 
 
 def _earlier(event: dict[str, Any]) -> dict[str, Any]:
-    return event | {"time": (datetime.fromisoformat(str(event["time"])) - YEAR).isoformat()}
+    return event | {"time": (datetime.fromisoformat(str(event["time"])) - BEFORE).isoformat()}

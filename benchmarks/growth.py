@@ -1,8 +1,8 @@
 """What a growing log does to throughput and latency, and how large tables and indexes are an event.
 
 Events are worked off into an empty database and into ones with `--logs` logs, in turns; the events of each round are
-others. Then single events are published, 100 a second. What is there already are copies of simulated journeys of the
-year before (benchmarks/grown.py).
+others. Then single events are published, 100 a second. What is there already are copies of simulated journeys of
+years before (benchmarks/grown.py).
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import argparse
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from itertools import islice
 
 import msgspec
 import psycopg
@@ -18,7 +19,8 @@ import redis
 from bounds import print_bounds
 from figures import Series, add_output, print_series, write_bars, write_figures
 from grown import COPIED, grow
-from latency import WARM_UP, measure, quantiles
+from latency import WARM_UP, journeys, measure, quantiles
+from reports import YEAR_PART, earlier
 from rich.console import Console
 from rich.table import Table
 from servers import fresh_database, servers
@@ -37,7 +39,7 @@ RATE = 100
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--logs", type=int, nargs="+", default=[200_000], help="logs that are there already")
-    arguments.add_argument("--events", type=int, default=20_000, help="events worked off in each turn")
+    arguments.add_argument("--events", type=int, default=40_000, help="events worked off in each turn")
     arguments.add_argument("--rounds", type=int, default=3)
     arguments.add_argument("--seconds", type=float, default=10, help="for the latency on each log")
     arguments.add_argument("--prove", action="store_true", help="verify each database at the end; minutes a million")
@@ -57,8 +59,9 @@ def main() -> None:
             sizes[f"{logs:,} logs"] = sizes_an_event(url, grown[logs][1])
             said(f"{grown[logs][1]:,} logs were made in {time.perf_counter() - began_s:.0f} s")
         for number in range(chosen.rounds):
-            events = [msgspec.json.encode(event) for event in simulate(chosen.events // 8, 100 + number)]
-            events = events[: chosen.events]
+            # Later than those of the rounds before: the operators are the same, and nothing is to come late.
+            before = earlier(simulate(chosen.events // 8, 100 + number), (chosen.rounds - number) * YEAR_PART)
+            events = [msgspec.json.encode(event) for event in islice(before, chosen.events)]
             for logs, found in rates.items():
                 with database(urls.database_url, grown.get(logs)) as url:
                     rate = work_off(Services(url, urls.redis_url, urls.redis_url), events)
@@ -97,7 +100,7 @@ def latency_of(services: Services, seconds: float) -> list[float]:
     """Milliseconds of each event, from an empty broker."""
     with redis.Redis.from_url(redis_py_url(services.redis_url)) as client:
         client.flushall()
-    return measure(services, RATE, int(RATE * seconds), seed=99)
+    return measure(services, RATE, list(journeys(RATE, seconds)))
 
 
 @contextmanager

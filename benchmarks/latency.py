@@ -9,6 +9,9 @@ from __future__ import annotations
 import argparse
 import threading
 import time
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
 
 import psycopg
 from bounds import print_bounds
@@ -40,7 +43,7 @@ def main() -> None:
     with servers() as urls:
         for rate in chosen.rates:
             with fresh_services(urls) as services:
-                taken = measure(services, rate, max(int(rate * chosen.seconds), 1))
+                taken = measure(services, rate, list(journeys(rate, chosen.seconds)))
             series += quantiles(f"{rate:,} events/s", taken)
     title = "From publish to commit, single events"
     print_series(title, "ms", series)
@@ -56,9 +59,14 @@ def quantiles(name: str, taken: list[float]) -> list[Series]:
     return [Series(f"{name}: {what}", [taken[min(int(q * len(taken)), len(taken) - 1)]]) for what, q in at.items()]
 
 
-def measure(services: Services, rate: int, count: int, seed: int = 7) -> list[float]:
-    """Milliseconds of each event, the first few left out. Events of the seed are not in the log yet."""
-    events = list(simulate((count + WARM_UP) // 6 + 5, seed))[: count + WARM_UP]
+def journeys(rate: int, seconds: float) -> Iterator[dict[str, Any]]:
+    """The first few events, and as many as are published in that time."""
+    count = WARM_UP + max(int(rate * seconds), 1)
+    return islice(simulate(count // 6 + 5, 7), count)
+
+
+def measure(services: Services, rate: int, events: list[dict[str, Any]]) -> list[float]:
+    """Milliseconds of each event, the first few left out."""
     after = last_id(services)
     published_s: dict[str, float] = {}
     committed_s: dict[int, float] = {}

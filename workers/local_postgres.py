@@ -45,6 +45,8 @@ _SETTINGS = {
     "jit": "off",  # short statements only: compiling costs more than it saves
     "fsync": "on",  # the promises need both, so they are said, whatever the built-in defaults become
     "synchronous_commit": "on",
+    # New events touch pages of large indexes anywhere; after a checkpoint the first touch of a page writes it whole.
+    "max_wal_size": "4GB",
 }
 _FOR_TESTS = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 _FAR_TOO_BIG = ("include", "doc", "pgxs", "pkgconfig", "*.a", "__pycache__", "*.py")
