@@ -28,8 +28,8 @@ POLL_S: Final = 1.0
 PAUSED_POLL_S: Final = 0.2
 # Which events were set aside is for `caselog dead list`; the log line of a batch names the first of them.
 NAMED_DEAD: Final = 10
-# Taken ahead is about one batch, whatever a message holds. Of messages of 100 events, 500 would be half a minute's
-# work: what another recorder takes meanwhile is recorded first, and all of this then comes late. The first messages
+# Taken ahead is about one batch, whatever a message holds. Of messages of 100 events, 500 would be work for
+# seconds: what another recorder takes meanwhile is recorded first, and all of this then comes late. The first messages
 # tell how large they are; with single events, from 500 a transaction on the throughput is level.
 FIRST_PREFETCH_MESSAGES: Final = 16
 PREFETCH_MESSAGES: Final = 500
