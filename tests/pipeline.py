@@ -147,8 +147,9 @@ class Pipeline:
         eventually(self.queue_is_empty, "the queue is empty", within_s)
 
     def drain_reports(self) -> None:
-        """Add up the reports here, for tests in which no tasks worker runs."""
+        """Add up the reports here, and wait for what a tasks worker is just adding up."""
         add_up_reports(self.database_url)
+        eventually(lambda: self.one("select count(*) from report_outbox") == 0, "the outbox is empty")
 
     @contextmanager
     def database_away(self) -> Iterator[None]:
