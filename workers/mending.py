@@ -88,6 +88,7 @@ def requeue(
         entry = audit.record(
             db, who=who, action="dead.requeue", why=why, detail={"filter": wanted, "chosen": len(chosen)}
         )
+    report.elsewhere = len(chosen) - len(order)  # gone before the first was tried
 
     def within(db: Connection, result: Recorded) -> None:
         counts = Counter(letter.outcome.value for letter in result.requeued if letter.outcome is not Outcome.ELSEWHERE)

@@ -345,6 +345,15 @@ def test_two_who_requeue_the_same_letters_at_once_try_each_once(
     add_up(engine)
 
 
+def test_what_is_gone_before_the_first_is_tried_was_mended_elsewhere(engine: Engine, registry: EventRegistry) -> None:
+    unmended(engine, registry, event(code="NEVER"), event(code="NEVER", minute=1))
+    with engine.connect() as db:
+        chosen = mending.select(db, Filter())
+    discard(engine, list(chosen)[:1], wanted=Filter(), who="anna")
+    report = requeue(engine, Recording(engine, registry, RULES), chosen, wanted=Filter(), who="ben")
+    assert (report.chosen, len(report.failures), report.elsewhere) == (2, 1, 1)
+
+
 def test_what_failed_again_since_it_was_chosen_is_not_tried_once_more(
     engine: Engine, registry: EventRegistry, database_url: str
 ) -> None:
