@@ -60,9 +60,9 @@ check: $(STAMP) ## Check format, style, types and the direction of imports
 	done
 	$(BIN)/python $(BIN)/lint-imports
 
-# Smaller than bench-all, and so a few minutes; both write what they found to docs/benchmarks.
+# Smaller than bench-all, and so quicker; both write what they found to docs/benchmarks.
 .PHONY: bench
-bench: $(STAMP) ## Measure this machine against the usual ways, some ten minutes, and say which bounds are met
+bench: $(STAMP) ## Measure this machine against the usual ways, and say which bounds are met
 	$(BIN)/python benchmarks/throughput.py --rounds 2 $(ARGS)
 	$(BIN)/python benchmarks/publishing.py
 	$(BIN)/python benchmarks/latency.py --seconds 10
@@ -72,7 +72,7 @@ bench: $(STAMP) ## Measure this machine against the usual ways, some ten minutes
 
 # At full size: a log of ten million, a backlog of a million. The machine should have nothing else to do meanwhile.
 .PHONY: bench-all
-bench-all: $(STAMP) ## The same at full size: a log of ten million, a backlog of a million; some half an hour
+bench-all: $(STAMP) ## The same at full size: a log of ten million, a backlog of a million; some twenty minutes
 	$(BIN)/python benchmarks/throughput.py --events 80000
 	$(BIN)/python benchmarks/publishing.py
 	$(BIN)/python benchmarks/latency.py
