@@ -60,7 +60,7 @@ def set_aside(db: Connection, letters: Sequence[DeadLetter]) -> list[DeadLetter]
 _SET_ASIDE: Final = text(
     f"""
     insert into dead_letter ({rows.names(_COLUMNS)})
-    select {rows.selected(tables.dead_letter, _COLUMNS)}
+    select {rows.names(_COLUMNS)}
     from {rows.unnest(tables.dead_letter, _COLUMNS)}
     on conflict (fingerprint) do nothing returning fingerprint
     """  # noqa: S608 - column names of our own tables
@@ -100,7 +100,7 @@ def fail_again(db: Connection, letters: Iterable[DeadLetter]) -> None:
 
 _FAIL_AGAIN: Final = text(
     f"""
-    update dead_letter set {rows.assignments(tables.dead_letter, _TOLD)}
+    update dead_letter set {rows.assignments(_TOLD)}
     from {rows.unnest(tables.dead_letter, _AGAIN)} where dead_letter.id = new.id
     """  # noqa: S608 - column names of our own tables
 )

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any, Final
 
-import msgspec
 from sqlalchemy import Connection, text
 
 from events.codes import Code
@@ -36,14 +35,14 @@ def keep(db: Connection, codes: Collection[Code]) -> set[Name]:
         if name not in stand
     ]
     if new:
-        db.execute(_INSERT, rows.transposed(_COLUMNS, ([_sent(fact[name]) for name in _COLUMNS] for fact in new)))
+        db.execute(_INSERT, _NEW.bound([fact[name] for name in _COLUMNS] for fact in new))
     return stand
 
 
+_NEW: Final = rows.Listed(tables.code_definition, _COLUMNS)
 _INSERT: Final = text(
     f"""
-    insert into code_definition ({rows.names(_COLUMNS)}) select {rows.selected(tables.code_definition, _COLUMNS)}
-    from {rows.unnest(tables.code_definition, _COLUMNS)}
+    insert into code_definition ({rows.names(_COLUMNS)}) select {rows.names(_COLUMNS)} from {_NEW.new}
     on conflict (key, code, version) do nothing
     """  # noqa: S608 - column names of our own tables
 )
@@ -110,7 +109,3 @@ _CURRENT: Final = text(
 
 def _facts(row: dict[str, Any]) -> dict[str, Any]:
     return {name: row[name] for name in _FACTS}
-
-
-def _sent(value: Any) -> Any:
-    return msgspec.json.encode(value).decode() if isinstance(value, dict | list) else value

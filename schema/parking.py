@@ -49,7 +49,7 @@ def park(db: Connection, events: Sequence[Parked]) -> dict[tuple[str, str], byte
 _PARK: Final = text(
     f"""
     insert into parked ({rows.names(_COLUMNS)}, attempts, due_at)
-    select {rows.selected(tables.parked, _COLUMNS)}, 1, now() + make_interval(secs => :delay)
+    select {rows.names(_COLUMNS)}, 1, now() + make_interval(secs => :delay)
     from {rows.unnest(tables.parked, _COLUMNS)}
     on conflict (source, event_id) do nothing returning source, event_id
     """  # noqa: S608 - column names of our own tables

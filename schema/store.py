@@ -147,17 +147,15 @@ def recorded_events(db: Connection, events: Collection[tuple[str, str]]) -> set[
 
 def rewrite_logs(db: Connection, logs: Iterable[Log]) -> None:
     """Write what folding again gave for the derived columns of stored logs."""
-    db.execute(_REWRITE_LOGS, rows.transposed(_LOG_DERIVED, map(attrgetter(*_LOG_DERIVED), logs)))
+    db.execute(_REWRITE_LOGS, _DERIVED_LOGS.bound(map(attrgetter(*_LOG_DERIVED), logs)))
 
 
 _LOG_DERIVED: Final = (
     "id", "timer_id", "suppressed", "category", "provider", "organisation", "case_source", "case_created_at",
 )  # fmt: skip
+_DERIVED_LOGS: Final = rows.Listed(tables.log, _LOG_DERIVED)
 _REWRITE_LOGS: Final = text(
-    f"""
-    update log set {rows.assignments(tables.log, _LOG_DERIVED[1:])}
-    from {rows.unnest(tables.log, _LOG_DERIVED)} where log.id = new.id
-    """  # noqa: S608 - column names of our own tables
+    f"update log set {rows.assignments(_LOG_DERIVED[1:])} from {_DERIVED_LOGS.new} where log.id = new.id"  # noqa: S608 - our own columns
 )
 
 
@@ -169,9 +167,7 @@ def delete_timers(db: Connection, ids: Collection[int]) -> None:
 def insert_cases(db: Connection, cases: Iterable[CaseState]) -> bool:
     """Write new cases. False where another recorder created one of them meanwhile: roll back and load again."""
     try:
-        _COPY_CASES.insert(
-            db, (_case_row(case, _remembered(case)) for case in sorted(cases, key=attrgetter("reference")))
-        )
+        _COPY_CASES.insert(db, map(_case_row, sorted(cases, key=attrgetter("reference"))))
     except IntegrityError as error:
         if not broke(error, "case_pkey"):
             raise
@@ -184,23 +180,20 @@ _COPY_CASES: Final = Copy(tables.case, _CASE)
 
 def update_cases(db: Connection, cases: Iterable[CaseState]) -> None:
     """Write changed cases over those that `lock_cases` gave."""
-    db.execute(_UPDATE_CASES, rows.transposed(_CASE, (_case_row(case, _json(_remembered(case))) for case in cases)))
+    db.execute(_UPDATE_CASES, _CASES.bound(map(_case_row, cases)))
 
 
+_CASES: Final = rows.Listed(tables.case, _CASE)
 _UPDATE_CASES: Final = text(
     f"""
-    update "case" set {rows.assignments(tables.case, _CASE[1:])}, modified_at = now()
-    from {rows.unnest(tables.case, _CASE)} where "case".reference = new.reference
+    update "case" set {rows.assignments(_CASE[1:])}, modified_at = now()
+    from {_CASES.new} where "case".reference = new.reference
     """  # noqa: S608 - column names of our own tables
 )
 
 
-def _remembered(case: CaseState) -> _Memory:
-    return _Memory(*_memory(case))
-
-
-def _case_row(case: CaseState, memory: Any) -> tuple[Any, ...]:
-    return (*_case_plain(case), case.state, *(case.last_log or (None, None, None)), memory)
+def _case_row(case: CaseState) -> tuple[Any, ...]:
+    return (*_case_plain(case), case.state, *(case.last_log or (None, None, None)), _Memory(*_memory(case)))
 
 
 def insert_timers(db: Connection, timers: Iterable[TimerState]) -> None:
@@ -213,20 +206,14 @@ _COPY_TIMERS: Final = Copy(tables.timer, TIMER_COLUMNS)
 
 def update_timers(db: Connection, timers: Iterable[TimerState]) -> None:
     """Write changed timers over those that `running_timers` gave."""
-    db.execute(_UPDATE_TIMERS, rows.transposed(TIMER_COLUMNS, map(_timer_row, timers)))
+    db.execute(_UPDATE_TIMERS, _TIMERS.bound(map(_timer_row, timers)))
 
 
+_TIMERS: Final = rows.Listed(tables.timer, TIMER_COLUMNS)
 _UPDATE_TIMERS: Final = text(
-    f"""
-    update timer set {rows.assignments(tables.timer, TIMER_COLUMNS[1:])}
-    from {rows.unnest(tables.timer, TIMER_COLUMNS)} where timer.id = new.id
-    """  # noqa: S608 - column names of our own tables
+    f"update timer set {rows.assignments(TIMER_COLUMNS[1:])} from {_TIMERS.new} where timer.id = new.id"  # noqa: S608 - our own columns
 )
 
 
 def _timer_row(timer: TimerState) -> tuple[Any, ...]:
     return (timer.id, timer.actor, timer.started_at, timer.stopped_at, timer.cancelled, timer.case)
-
-
-def _json(value: Any) -> str:
-    return msgspec.json.encode(value).decode()

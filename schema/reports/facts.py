@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Table, text
 
 from events.facts import Assignment, Callback, Complaint, Facts
 from schema import rows, tables
+from schema.copying import Copy
 
 # Any number that nothing else locks.
 _LOCKS: Final = 0x6661_6374
@@ -69,7 +70,6 @@ def replace_facts(db: Connection, cases: Collection[str], facts: Iterable[Facts]
         if gone:
             db.execute(text(f"delete from {table.name} where log_id = any(:ids)"), {"ids": gone})  # noqa: S608
         if new:
-            given = f"select {rows.names(names)} from {rows.unnest(table, names)}"  # noqa: S608
-            db.execute(text(f"insert into {table.name} ({rows.names(names)}) {given}"), rows.transposed(names, new))
+            Copy(table, names).insert(db, new)
         written[table.name] = len({*gone, *(row[0] for row in new)})
     return written

@@ -71,7 +71,7 @@ _TAKE: Final = text(
         )) returning deltas, sums, cases
     ),
     summed as (
-        select {_ELEMENTS} from taken, json_array_elements(sums) as element
+        select {_ELEMENTS} from taken, jsonb_array_elements(sums::jsonb) as element
         group by {", ".join(str(at) for at in range(1, 3 + len(DIMENSIONS)))}
         order by {", ".join(str(at) for at in range(1, 3 + len(DIMENSIONS)))}
     ),
