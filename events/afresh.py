@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Iterator
+from operator import attrgetter
 from typing import Final
 
 import msgspec
@@ -22,6 +23,7 @@ from events.resolve import Rules
 from events.state import CaseState, Log, TimerState
 
 _CASE_FIELDS: Final = tuple(name for name in CaseState.__struct_fields__ if name != "reference")
+_order: Final = attrgetter("occurred_at", "source", "event_id")
 
 
 class Definitions:
@@ -134,14 +136,8 @@ def set_by(reference: str, logs: Iterable[Log], definitions: Definitions, rules:
     return found
 
 
-class _Placed(msgspec.Struct):
-    log: Log
-    creates: bool
-
-
 def in_case_order(logs: Iterable[Log], definitions: Definitions) -> list[Log]:
     """A case's whole log in order: the first of its creations before everything else (RULES.md "Order")."""
-    placed = [_Placed(log, definitions.of(log)[0].creates_case) for log in logs]
-    creation = min((one.log.order_key for one in placed if one.creates), default=None)
-    placed.sort(key=lambda one: (one.log.order_key != creation, one.log.order_key))
-    return [one.log for one in placed]
+    ordered = sorted(logs, key=_order)
+    creation = next((at for at, log in enumerate(ordered) if definitions.of(log)[0].creates_case), 0)
+    return [*ordered[creation : creation + 1], *ordered[:creation], *ordered[creation + 1 :]]
