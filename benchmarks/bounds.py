@@ -134,10 +134,11 @@ def page(documents: Mapping[str, dict[str, Any]], found: Mapping[str, list[Serie
         lines += ["", f"## {name}", "", f"![{name}]({name}.svg)", ""]
         lines += [", ".join([f"{key} {value:,}" for key, value in of.items()] + [described(machine)]) + ".", ""]
         heads = ("", f"{document['unit']}, median", "lowest", "highest")
-        lines += markdown(
-            heads,
-            [(s.name, *map(number, (s.median, min(s.values), max(s.values)))) for s in found[name] if s.values],
-        )
+        rows = [
+            (s.name, *map(number, (s.median, min(s.values), max(s.values))), s.note) for s in found[name] if s.values
+        ]
+        noted = any(row[-1] for row in rows)
+        lines += markdown((*heads, "") if noted else heads, [row if noted else row[:-1] for row in rows])
     return "\n".join([*lines, ""])
 
 

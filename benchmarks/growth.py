@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.table import Table
 from servers import fresh_database, servers
 from throughput import prove, said
-from working_off import events_a_second, last_id, running
+from working_off import last_id, running, worked_off
 
 from events import Publisher
 from events.registry import autodiscover
@@ -138,7 +138,7 @@ def work_off(services: Services, events: list[bytes]) -> float:
         publisher.publish_many(events)
     program = [*caselog_program(), "worker"]
     with running([[*program, "recorder"], [*program, "tasks"]], services) as alive:
-        return events_a_second(services, len(events), alive, after=after)
+        return worked_off(services, len(events), alive, after=after).rate
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ import psycopg
 from bounds import print_bounds
 from figures import Series, add_output, print_series, write_bars, write_figures
 from servers import fresh_services, servers
-from working_off import events_a_second, last_id, running
+from working_off import last_id, running, worked_off
 
 from events import Publisher
 from workers.services import Services
@@ -82,14 +82,14 @@ def measure(services: Services, rate: int, events: list[dict[str, Any]]) -> list
         ):
             for event in events[:WARM_UP]:
                 publisher.publish(event)
-            events_a_second(services, WARM_UP, alive, after=after)
+            worked_off(services, WARM_UP, alive, after=after)
             began_s = time.perf_counter()
             for number, event in enumerate(events[WARM_UP:]):
                 time.sleep(max(began_s + number / rate - time.perf_counter(), 0))
                 published_s[event["id"]] = time.perf_counter()
                 publisher.publish(event)
             publisher.flush()
-            events_a_second(services, len(events), alive, after=after)
+            worked_off(services, len(events), alive, after=after)
         hearing.join()
         listener.execute("drop function tell() cascade")
         ids = dict(listener.execute("select event_id, id from log where id > %s", [after]).fetchall())

@@ -18,7 +18,7 @@ import psycopg
 from bounds import print_bounds
 from figures import Series, add_output, print_series, write_bars, write_figures
 from servers import fresh_services, servers
-from working_off import POLL_S, TAKEN, events_a_second, running
+from working_off import POLL_S, TAKEN, running, worked_off
 
 from events import Publisher
 from workers.services import Services
@@ -87,7 +87,7 @@ def work_off(services: Services, backlog: int) -> tuple[list[Series], list[Serie
             for role, process in workers.items():
                 seen[role].append((taken / backlog, process.memory_info().rss / 1e6))
             time.sleep(LOOK_S)
-        events_a_second(services, backlog, alive)
+        worked_off(services, backlog, alive)
         all_s = time.perf_counter() - began_s
         for role, process in workers.items():
             seen[role].append((1.0, process.memory_info().rss / 1e6))

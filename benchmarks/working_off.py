@@ -9,7 +9,9 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import NamedTuple
 
+import psutil
 import psycopg
 
 from workers.services import Services
@@ -60,20 +62,39 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def events_a_second(services: Services, expected: int, alive: Callable[[], None], *, after: int = 0) -> float:
-    """Wait until so many events are recorded or set aside, and the reports added up; the rate of all of it.
+class WorkedOff(NamedTuple):
+    """The events worked off a second, and how many processors of the whole machine were busy meanwhile."""
+
+    rate: float
+    busy: float
+
+
+def worked_off(services: Services, expected: int, alive: Callable[[], None], *, after: int = 0) -> WorkedOff:
+    """Wait until so many events are recorded or set aside, and the reports added up.
 
     From the start of the first transaction, by the database's clock. `after` is the last id that had been given before.
     """
     deadline_s = time.monotonic() + GIVE_UP_S
+    begun: tuple[float, float] | None = None
     with psycopg.connect(services.database_url, autocommit=True) as db:
         while True:
-            if _one(db, TAKEN) - after >= expected and _one(db, LEFT, expected, after) == 0:
-                return expected / _one(db, SECONDS, after)
+            taken = _one(db, TAKEN) - after
+            if begun is None and taken > 0:
+                begun = _busy_s(), time.monotonic()
+            if taken >= expected and _one(db, LEFT, expected, after) == 0:
+                busy_s, began_s = begun or (0.0, 0.0)
+                busy = (_busy_s() - busy_s) / (time.monotonic() - began_s)
+                return WorkedOff(expected / _one(db, SECONDS, after), busy)
             alive()
             if time.monotonic() > deadline_s:
                 raise SystemExit(f"{expected} events are not worked off after {GIVE_UP_S} seconds")
             time.sleep(POLL_S)
+
+
+def _busy_s() -> float:
+    """Seconds that the processors of this machine have worked since it started, all of them together."""
+    times = psutil.cpu_times()
+    return float(sum(times) - times.idle - getattr(times, "iowait", 0.0) - getattr(times, "guest", 0.0))
 
 
 def last_id(services: Services) -> int:

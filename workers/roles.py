@@ -30,7 +30,7 @@ from workers.recorder import Recorder
 from workers.recording import Recording
 from workers.services import Services, redis_py_url
 from workers.settings import Settings
-from workers.tasks import AGGREGATE, RETRY_PARKED, WORKER_THREADS, Nudge, declare_tasks, make_broker, run_tasks
+from workers.tasks import AGGREGATE, RETRY_PARKED, Nudge, declare_tasks, make_broker, run_tasks
 from workers.totals import Flusher, Gauges, impatient_redis
 from workers.tracing import batch_span
 
@@ -58,15 +58,13 @@ def make_rules(settings: Settings) -> Rules:
 
 
 def make_recording(
-    settings: Settings, services: Services, *, connections: int = 1, progress: Callable[[], object] = lambda: None
+    settings: Settings, services: Services, *, progress: Callable[[], object] = lambda: None
 ) -> Recording:
     """The road into the log, with every app of the settings registered. Raises `RegistrationError`."""
     crashing.arm(settings.crash_at)
     autodiscover(settings.apps)
     return Recording(
-        make_engine(
-            services.database_url, application="caselog recorder", connections=connections, idle_s=IDLE_IN_BATCH_S
-        ),
+        make_engine(services.database_url, application="caselog recorder", connections=1, idle_s=IDLE_IN_BATCH_S),
         event_registry,
         make_rules(settings),
         transaction_events=settings.batch_events,
@@ -118,10 +116,9 @@ def run_task_worker(settings: Settings, services: Services) -> None:
     client = make_redis(services)
     broker = make_broker(client)
     heartbeat = Heartbeat(client, "tasks")
-    recording = make_recording(settings, services, connections=WORKER_THREADS, progress=heartbeat.progress)
-    engine = make_engine(
-        services.database_url, application="caselog tasks", connections=WORKER_THREADS, idle_s=IDLE_IN_BATCH_S
-    )
+    recording = make_recording(settings, services, progress=heartbeat.progress)
+    # One for the aggregator, one for the upkeep.
+    engine = make_engine(services.database_url, application="caselog tasks", connections=2, idle_s=IDLE_IN_BATCH_S)
     export_engine = make_engine(services.database_url, application="caselog exports", connections=CONNECTIONS)
     tally = Tally()
     declare_tasks(

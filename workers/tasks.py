@@ -9,9 +9,9 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from functools import partial
+from functools import partial, wraps
 from typing import Final
 
 import dramatiq
@@ -42,6 +42,7 @@ NUDGED_MS: Final = 1000
 # An idle dramatiq worker looks for messages this often; its default, a second, would double what a lost nudge costs.
 POLL_MS: Final = 100
 WORKER_THREADS: Final = 4
+EVERY_S: Final = 1
 # What batches post within this time is added up together: a case that moved in several is folded once. At 14,000
 # events/s that folds two thirds of the logs that batch by batch would; longer gains little more.
 GATHER_S: Final = 0.25
@@ -89,28 +90,25 @@ def declare_tasks(
     client: redis.Redis = broker.client
 
     begun = partial(_begun, client, heartbeat)
-    adding_up = threading.Lock()
 
     # No retries by dramatiq: the schedule is the retry, and it comes every second.
+    # It goes on while events come: the schedule's next ones must not take all threads, nor what is being gathered.
     @dramatiq.actor(broker=broker, queue_name=QUEUE, actor_name=AGGREGATE, max_retries=0, periodic=EverySecond())
+    @_one_at_a_time(wait_s=0)
     def aggregate() -> None:
-        # It goes on while events come: the schedule's next ones must not take all threads, nor what is being gathered.
-        if not adding_up.acquire(blocking=False):
-            return
-        try:
-            with begun(AGGREGATE):
-                taken = 1
-                while taken:
-                    taken = aggregator.add_up()
-                    heartbeat.beat(messages=int(not taken), events=taken, idle=taken == 0)
-                    tally.count(AGGREGATED, taken)
-                    if 0 < taken < TAKEN_DELTAS:
-                        time.sleep(GATHER_S)
-                    _forget_nudge(client, AGGREGATE)
-        finally:
-            adding_up.release()
+        with begun(AGGREGATE):
+            taken = 1
+            while taken:
+                taken = aggregator.add_up()
+                heartbeat.beat(messages=int(not taken), events=taken, idle=taken == 0)
+                tally.count(AGGREGATED, taken)
+                if 0 < taken < TAKEN_DELTAS:
+                    time.sleep(GATHER_S)
+                _forget_nudge(client, AGGREGATE)
 
+    # Where the one before takes longer than a second, this one waits for it here, and not for a connection of its own.
     @dramatiq.actor(broker=broker, queue_name=QUEUE, actor_name=RETRY_PARKED, max_retries=0, periodic=EverySecond())
+    @_one_at_a_time(wait_s=EVERY_S)
     def retry_parked() -> None:
         with begun(RETRY_PARKED):
             recorded = recording.retry_parked()
@@ -141,6 +139,26 @@ def declare_tasks(
             removed = tidy(engine, retention_days=dead_letter_retention_days)
             if removed:
                 get_logger().info("dead letters were removed; see: caselog audit list --action dead", letters=removed)
+
+
+def _one_at_a_time(wait_s: float) -> Callable[[Callable[[], None]], Callable[[], None]]:
+    """In this process the task is never done twice at once: who has waited so long for the other leaves it to it."""
+
+    def decorate(task: Callable[[], None]) -> Callable[[], None]:
+        lock = threading.Lock()
+
+        @wraps(task)
+        def alone() -> None:
+            if not lock.acquire(timeout=wait_s):
+                return
+            try:
+                task()
+            finally:
+                lock.release()
+
+        return alone
+
+    return decorate
 
 
 @contextmanager
@@ -174,7 +192,7 @@ class EverySecond:
         return True
 
     def next_valid_date(self, last: pendulum.DateTime) -> pendulum.DateTime:
-        return last.add(seconds=1)
+        return last.add(seconds=EVERY_S)
 
 
 class _Schedule(Scheduler):  # type: ignore[misc]  # periodiq has no types

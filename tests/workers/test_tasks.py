@@ -126,6 +126,28 @@ def test_what_comes_in_quick_succession_is_added_up_together_by_one_at_a_time(
     assert sum(block > 0 for block in aggregator.blocks) < 50
 
 
+def test_a_database_that_is_slow_for_a_while_does_not_leave_more_sessions_behind(
+    redis_pipeline: Pipeline, engine: Engine, database_url: str
+) -> None:
+    """What is scheduled meanwhile waits in the worker: one session tries parked events, and one adds up."""
+    redis_pipeline.start("tasks")
+    post(engine, 1)
+    eventually(lambda: counted(database_url) == 1, "the tasks worker has begun")
+    sessions = """
+        select application_name, count(*) from pg_stat_activity
+        where datname = current_database() and application_name in ('caselog recorder', 'caselog tasks') group by 1
+    """
+    with psycopg.connect(database_url) as holder, psycopg.connect(database_url, autocommit=True) as watcher:
+        holder.execute("lock table parked, report_outbox")
+        blocked = "select count(*) from pg_locks where not granted and database = (select oid from pg_database where "
+        blocked += "datname = current_database())"
+        eventually(lambda: (watcher.execute(blocked).fetchone() or (0,))[0] == 2, "both wait for the tables")
+        time.sleep(3.5)
+        assert dict(watcher.execute(sessions).fetchall()) == {"caselog recorder": 1, "caselog tasks": 1}
+    post(engine, 1)
+    eventually(lambda: counted(database_url) == 2, "it goes on")
+
+
 def test_a_nudge_runs_the_aggregator_and_many_at_once_are_one_message(redis_pipeline: Pipeline, redis_url: str) -> None:
     """No tasks worker runs: the queue shows what was asked for."""
     assert redis_pipeline.queue_is_empty()
