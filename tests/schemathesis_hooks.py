@@ -42,13 +42,12 @@ def _agree(query: dict[str, Any], name: Any) -> None:
         query["from"], query["to"] = sorted((query["from"], query["to"]))
     elif query.get("from"):
         query["to"] = query.get("to") or "9999-12-31"
-    if not isinstance(name, str) or name not in REPORTS:
-        return
-    if query.get("by") in PERIODS and query["by"] not in periods(REPORTS[name]):
-        query["by"] = next(iter(periods(REPORTS[name])), "")
+    report = REPORTS.get(name) if isinstance(name, str) else None
+    if report is not None and query.get("by") in PERIODS and query["by"] not in periods(report):
+        query["by"] = next(iter(periods(report)), "")
     if isinstance(query.get("where"), list):
-        every = {column.name for report in REPORTS.values() for column in filters(report)}
-        own = {column.name for column in filters(REPORTS[name])}
+        every = {column.name for one in REPORTS.values() for column in filters(one)}
+        own = every if report is None else {column.name for column in filters(report)}
         said: dict[Any, Any] = {}
         for condition in query["where"]:
             column = condition.partition("=")[0] if isinstance(condition, str) and "=" in condition else repr(condition)

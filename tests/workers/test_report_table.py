@@ -9,7 +9,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
@@ -107,6 +107,8 @@ values: dict[str, st.SearchStrategy[Any]] = {
 kinds: st.SearchStrategy[Any] = st.sampled_from(sorted(values))
 
 
+# Hypothesis makes its table of characters at the first draw, for seconds where the machine is busy.
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(st.data(), st.integers(60, 200))
 def test_no_line_is_wider_than_the_terminal_and_no_value_is_lost(data: st.DataObject, width: int) -> None:
     """Told by their characters, however they are wrapped; the heads stand there once, or beside each value."""
