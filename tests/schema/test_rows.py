@@ -16,7 +16,7 @@ from schema.connection import make_engine
 COLUMNS = ("reference", "category", "callback_attempt", "provider_viewed", "complaint_flag", "memory")
 LISTED = rows.Listed(tables.case, COLUMNS)
 MOMENT = datetime(2026, 3, 2, 9, 30, 0, 1, tzinfo=UTC)
-ROW = ("AB-1", None, 0, MOMENT, False, {})
+ROW: tuple[Any, ...] = ("AB-1", None, 0, MOMENT, False, {})
 SECRET = "told in confidence"
 
 
@@ -57,7 +57,7 @@ def test_no_rows_are_none(engine: Engine) -> None:
 def test_a_nul_is_refused_by_name(engine: Engine) -> None:
     with pytest.raises(ValueError, match="NUL"):
         LISTED.bound([ROW, ("AB\0", None, 0, None, False, {})])
-    written = (r"a \u0000 that is written out", None, 0, None, False, {})
+    written: tuple[Any, ...] = (r"a \u0000 that is written out", None, 0, None, False, {})
     assert through(engine, written) == [written]
 
 
