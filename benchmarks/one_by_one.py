@@ -10,6 +10,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
 from sqlalchemy import Connection, Engine, create_engine, func, insert, make_url, select, text, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
@@ -38,7 +39,9 @@ class OneByOne:
     def __init__(self, database_url: str, rules: Rules, *, connections: int) -> None:
         url = make_url(database_url).set(drivername="postgresql+psycopg")
         # Plain: what the driver prepares may keep its plan, which suits look-ups by one key.
-        self._engine: Engine = create_engine(url, pool_size=connections, max_overflow=0)
+        self._engine: Engine = create_engine(
+            url, pool_size=connections, max_overflow=0, json_serializer=msgspec.json.encode
+        )
         self._rules = rules
 
     def record(self, raw: bytes) -> None:
@@ -81,7 +84,7 @@ class OneByOne:
         if case is not None:
             if ended is not None and not ended.cancelled:
                 case.billable_time += ended.seconds or 0
-            values = dict(zip(store._CASE, store._case_row(case, _memory(case)), strict=True))  # noqa: SLF001
+            values = dict(zip(store._CASE, store._case_row(case), strict=True))  # noqa: SLF001
             if is_new:
                 db.execute(insert(cases), values)
             else:
@@ -115,14 +118,6 @@ _REPORT = _REPORT.on_conflict_do_update(
 
 def _log_row(log: Log) -> dict[str, Any]:
     return dict(zip(store.LOG_COLUMNS, store._log_values(log), strict=True))  # noqa: SLF001
-
-
-def _memory(case: CaseState) -> dict[str, Any]:
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in _remembered(case)}
-
-
-def _remembered(case: CaseState) -> list[tuple[str, Any]]:
-    return [(name, getattr(case, name)) for name in store._MEMORY]  # noqa: SLF001
 
 
 def _dead(event: Event, raw: bytes, error: EventError) -> dict[str, Any]:
