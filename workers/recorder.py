@@ -28,13 +28,13 @@ POLL_S: Final = 1.0
 PAUSED_POLL_S: Final = 0.2
 # Which events were set aside is for `caselog dead list`; the log line of a batch names the first of them.
 NAMED_DEAD: Final = 10
-# Taken ahead is about one batch, whatever a message holds. Of messages of 100 events, 500 would be work for
-# seconds: what another recorder takes meanwhile is recorded first, and all of this then comes late. The first messages
-# tell how large they are; with single events, from 500 a transaction on the throughput is level.
+# Taken ahead is about one batch, whatever a message holds, and not a message more: what another recorder takes meanwhile
+# is recorded first, and all that is left over here then comes late. The first messages tell how large they are.
 FIRST_PREFETCH_MESSAGES: Final = 16
-PREFETCH_MESSAGES: Final = 500
-# On RabbitMQ a change is two round trips: not for every batch.
+# On RabbitMQ a change is two round trips: more is taken ahead only where it is worth that.
 WORTH_A_CHANGE: Final = 1.5
+# Of large events a batch holds fewer: what it holds in memory is several times what was sent.
+BATCH_BYTES: Final = 8 * 1024 * 1024
 # Once nothing follows within half a millisecond, there is no load that waiting would help. RabbitMQ hands over messages
 # one by one, some every 0.1 ms: closed 2 ms after its first, a batch had 50 of them, and took twice as long an event.
 HEELS_S: Final = 0.0005
@@ -43,7 +43,7 @@ LONGEST_DELAY_S: Final = 5.0
 
 
 class Recorder:
-    """One consumer of the raw events, in micro-batches of `batch_events` and `batch_age_s` at most.
+    """One consumer of the raw events, in micro-batches of `batch_events`, 8 MiB and `batch_age_s` at most.
 
     A batch is closed before that when no more messages come, so a lone event does not wait for others. Killed at any
     instruction it loses nothing: what it had not acked comes back, and is found recorded or is recorded then.
@@ -76,7 +76,7 @@ class Recorder:
         self._arrivals_s: list[float] = []
         self._first: Any = None
         self._last: Any = None
-        self._events = 0
+        self._events = self._bytes = 0
         self._prefetch_messages = min(batch_events, FIRST_PREFETCH_MESSAGES)
 
     def run(self) -> None:
@@ -134,10 +134,10 @@ class Recorder:
                 if self._pauses.look() is not None:
                     return
                 if self._messages:
-                    messages, events = len(self._messages), self._events
+                    messages, filled = len(self._messages), self._filled()
                     if not self._record(connection):
                         return
-                    self._take_ahead(consumer, messages, events)
+                    self._take_ahead(consumer, messages, filled)
                 else:
                     keep_alive(connection)
                     self._heartbeat.beat(idle=not self._inbox, **self._held())
@@ -149,7 +149,7 @@ class Recorder:
     def _fill(self, connection: Connection) -> None:
         """Wait for a first message, then take what follows on its heels, until the batch is full or old enough."""
         closes_s = time.monotonic() + POLL_S
-        while self._events < self._batch_events and len(self._messages) < self._prefetch_messages:
+        while self._filled() < 1 and len(self._messages) < self._prefetch_messages:
             if self._inbox:
                 if not self._messages:
                     closes_s = time.monotonic() + self._batch_age_s
@@ -158,6 +158,7 @@ class Recorder:
                 self._messages.append(decode(self._last.body))
                 self._arrivals_s += [arrived_s] * len(self._messages[-1].events)
                 self._events += len(self._messages[-1].events)
+                self._bytes += len(self._last.body)
                 continue
             left_s = closes_s - time.monotonic()
             if left_s <= 0:
@@ -167,16 +168,19 @@ class Recorder:
             except TimeoutError:
                 return
 
-    def _take_ahead(self, consumer: Consumer, messages: int, events: int) -> None:
-        """Take messages ahead for one batch, of as many events each as the last batch had.
+    def _filled(self) -> float:
+        """How full the batch in hand is: 1 and more is full."""
+        return max(self._events / self._batch_events, self._bytes / BATCH_BYTES)
+
+    def _take_ahead(self, consumer: Consumer, messages: int, filled: float) -> None:
+        """Take messages ahead for one batch, of messages like those that filled the last one so far.
 
         Only where that batch was full, or had all messages that it may: while little comes, nothing is changed.
         """
-        most = min(self._batch_events, PREFETCH_MESSAGES)
-        wanted = min(most, max(1, round(self._batch_events * messages / max(events, 1))))
-        is_full, is_starved = events >= self._batch_events, messages >= self._prefetch_messages
-        too_many = is_full and self._prefetch_messages >= wanted * WORTH_A_CHANGE
-        too_few = is_starved and wanted >= self._prefetch_messages * WORTH_A_CHANGE
+        # Rounded down: a message more would be a transaction of its own. (The quotient of 7 and 0.35 is not quite 20.)
+        wanted = min(self._batch_events, max(1, int(messages / filled + 0.001)))
+        too_many = filled >= 1 and self._prefetch_messages > wanted
+        too_few = messages >= self._prefetch_messages and wanted >= self._prefetch_messages * WORTH_A_CHANGE
         if too_many or too_few:
             limit_prefetch(consumer, wanted)
             self._prefetch_messages = wanted
@@ -224,7 +228,7 @@ class Recorder:
 
     def _forget(self) -> None:
         """The batch in hand is done with."""
-        self._messages, self._arrivals_s, self._events = [], [], 0
+        self._messages, self._arrivals_s, self._events, self._bytes = [], [], 0, 0
         self._first = self._last = None
 
     def _held(self) -> dict[str, Any]:

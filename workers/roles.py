@@ -105,7 +105,7 @@ def run_recorder(settings: Settings, services: Services) -> None:
     recorder.stop_on_signals()
     heartbeat.succeed()
     get_logger().info("recorder started", pid=os.getpid(), events=len(event_registry.all()), deploy=deploy)
-    collect_rarely()
+    collect_rarely(settings.batch_events)
     with flushing("recorder", services, tally, recording.engine):
         recorder.run()
 

@@ -48,7 +48,7 @@ class Settings(BaseSettings):
     api_tokens: SecretStr = Field(
         SecretStr(""), description="who may act over HTTP: name:role:secret, … with role operator or publisher"
     )
-    batch_events: int = Field(1000, ge=1, le=10_000, description="events a transaction at most")
+    batch_events: int = Field(2000, ge=1, le=10_000, description="events a transaction at most")
     batch_age_ms: int = Field(
         20, ge=0, le=10_000, description="milliseconds that the first message of a batch waits at most, while more come"
     )
