@@ -12,7 +12,7 @@ import statistics
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 from unittest.mock import patch
 
@@ -31,6 +31,7 @@ from schema.connection import make_engine
 from schema.reports import outbox
 from schema.reports.tally import ReportTally
 from workers import loading, recording, storing
+from workers.garbage import collect_rarely
 from workers.recording import Recording
 from workers.roles import make_rules
 from workers.services import Services
@@ -38,6 +39,8 @@ from workers.settings import load_settings
 from workers.simulate import simulate
 
 WARM_UP = 5
+Inserting = Callable[..., AbstractContextManager[None]]
+SENDING, AWAITING = "store: send logs", "store: await logs"
 # Stage, and the function that is it, as its caller finds it.
 STAGES: list[tuple[str, Any, str]] = [
     ("entries, namesakes", recording, "turns"),
@@ -52,7 +55,6 @@ STAGES: list[tuple[str, Any, str]] = [
     ("load: late events' past", loading, "_windows"),
     ("fold", recording, "fold"),
     ("refold", recording, "refold"),
-    ("store: insert logs", store, "insert_logs"),
     ("store: insert cases", store, "insert_cases"),
     ("store: hasten parked", parking, "hasten"),
     ("store: update cases", store, "update_cases"),
@@ -97,11 +99,25 @@ class Stopwatch:
 
         return call
 
+    def timed_halves(self, sending: str, awaiting: str, inserting: Inserting) -> Inserting:
+        """What is sent, and what is waited for after the work within."""
+
+        @contextmanager
+        def call(*arguments: Any, **named: Any) -> Iterator[None]:
+            entered = inserting(*arguments, **named)
+            with self.timing(sending):
+                entered.__enter__()
+            yield
+            with self.timing(awaiting):
+                entered.__exit__(None, None, None)
+
+        return call
+
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--batches", type=int, default=40, help="batches that count; some more are done to warm up")
-    arguments.add_argument("--batch", type=int, default=1000, help="events a batch")
+    arguments.add_argument("--batch", type=int, default=2000, help="events a batch")
     arguments.add_argument("--message", type=int, default=100, help="events a message")
     chosen = arguments.parse_args()
     needed = (chosen.batches + WARM_UP) * chosen.batch
@@ -114,6 +130,7 @@ def main() -> None:
 def profile(services: Services, events: list[bytes], batch: int, message: int) -> list[Stopwatch]:
     """Record all the events; one stopwatch a batch."""
     autodiscover()
+    collect_rarely(batch)
     engine = make_engine(services.database_url, connections=1)
     road = Recording(engine, event_registry, make_rules(load_settings()), transaction_events=batch)
     watches: list[Stopwatch] = []
@@ -153,12 +170,14 @@ def watched(watch: Stopwatch, engine: Engine) -> Iterator[None]:
     with ExitStack() as stack:
         for stage, owner, name in STAGES:
             stack.enter_context(patch.object(owner, name, watch.timed(stage, getattr(owner, name))))
+        inserting = watch.timed_halves(SENDING, AWAITING, store.inserting_logs)
+        stack.enter_context(patch.object(store, "inserting_logs", inserting))
         stack.enter_context(patch.object(engine.dialect, "do_commit", watch.timed("commit", engine.dialect.do_commit)))
         yield
 
 
 def report(watches: list[Stopwatch], chosen: argparse.Namespace) -> None:
-    stages = ["take", "decode", *(stage for stage, _, _ in STAGES), "commit", "the rest", "ack"]
+    stages = ["take", "decode", *(stage for stage, _, _ in STAGES), SENDING, AWAITING, "commit", "the rest", "ack"]
     figures = {}
     table = Table("stage", "µs an event", "of it here", "share", title=f"A batch of {chosen.batch:,} events")
     whole = statistics.median(sum(watch.wall_s.values()) for watch in watches)

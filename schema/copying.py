@@ -6,16 +6,22 @@ docs/decisions/0092-new-rows-by-copy.md has the figures, and why the format is b
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, ClassVar, Final
 
 import psycopg
+from psycopg import pq
 from psycopg.adapt import Dumper
+from psycopg.copy import LibpqWriter
+from psycopg.errors import error_from_result
+from psycopg.generators import fetch_many
 from psycopg.postgres import types
-from psycopg.pq import Format
+from psycopg.pq import ExecStatus, Format
+from psycopg.waiting import Ready, Wait
 from sqlalchemy import Connection, Table
 from sqlalchemy.dialects import postgresql
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import DBAPIError
 
 from schema.connection import driver_error
 from schema.rows import names
@@ -61,23 +67,59 @@ class Copy:
         Raises SQLAlchemy's errors, as a statement would, and TypeError, ValueError and the like for a value that is
         not of its column's type. The transaction is to be rolled back then.
         """
+        with self.inserting(db, rows):
+            pass
+
+    @contextmanager
+    def inserting(self, db: Connection, rows: Iterable[Sequence[Any]]) -> Iterator[None]:
+        """As `insert`; within, PostgreSQL is at work on the rows, and the connection is not to be used.
+
+        All of them are sent by then: whatever becomes of this process, PostgreSQL does not wait for it.
+        """
         driver = db.connection.driver_connection
         assert isinstance(driver, psycopg.Connection)
         try:
             with driver.cursor() as cursor:
                 for dumper in (_Int2, _Int4, _Bool):
                     cursor.adapters.register_dumper(None, dumper)
-                with cursor.copy(self._statement.encode()) as copy:
+                with cursor.copy(self._statement.encode(), writer=_Sender(cursor)) as copy:
                     copy.set_types(self._types)
                     for row in rows:
                         copy.write_row(row)
+            try:
+                yield
+            finally:
+                _await_end(driver)
         except psycopg.Error as error:
             raise driver_error(db, self._statement, error) from error
 
 
-def broke(error: IntegrityError, constraint: str) -> bool:
-    """Whether it was this constraint that a row broke."""
-    return isinstance(error.orig, psycopg.Error) and error.orig.diag.constraint_name == constraint
+class _Sender(LibpqWriter):
+    """The driver's own, but that it does not wait for what PostgreSQL says in the end."""
+
+    def finish(self, exc: BaseException | None = None) -> None:
+        if exc is None:
+            self.connection.wait(_sent(self.connection.pgconn))
+        else:
+            super().finish(exc)
+
+
+def _sent(connection: pq.abc.PGconn) -> Generator[Wait, Ready | int, None]:
+    while connection.put_copy_end() == 0:
+        yield Wait.W
+    while connection.flush() != 0:
+        yield Wait.W
+
+
+def _await_end(driver: psycopg.Connection[Any]) -> None:
+    for result in driver.wait(fetch_many(driver.pgconn)):
+        if result.status != ExecStatus.COMMAND_OK:
+            raise error_from_result(result, encoding=driver.info.encoding)
+
+
+def broke(error: DBAPIError) -> str | None:
+    """The constraint that a row broke; None for another error."""
+    return error.orig.diag.constraint_name if isinstance(error.orig, psycopg.Error) else None
 
 
 def _type_name(table: Table, name: str) -> str:

@@ -6,18 +6,18 @@ rows that are inserted, sorted), so recorders wait for each other and do not dea
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from operator import attrgetter
 from typing import Any, Final
 
 import msgspec
 from sqlalchemy import Connection, text
-from sqlalchemy.exc import IntegrityError
 
 from events.state import CaseState, Log, TimerState
 from schema import rows, tables
-from schema.copying import Copy, broke
+from schema.copying import Copy
 
 LOG_COLUMNS: Final = tuple("case_reference" if name == "case" else name for name in Log.__struct_fields__)
 # The case's own columns, in the order of CaseState; then what the fold remembers.
@@ -115,15 +115,18 @@ def running_timers(db: Connection, actors: Collection[str]) -> dict[str, TimerSt
     }
 
 
-def insert_logs(db: Connection, logs: Sequence[Log]) -> bool:
-    """Append to the log. False where one of the events stands in it already: roll back and look which."""
-    try:
-        _COPY_LOGS.insert(db, map(_log_values, sorted(logs, key=attrgetter("order_key"))))
-    except IntegrityError as error:
-        if not broke(error, "log_source_event_id_key"):
-            raise
-        return False
-    return True
+# What only another recorder can have written, since what a transaction read of it.
+TAKEN: Final = ("log_source_event_id_key", "case_pkey")
+
+
+@contextmanager
+def inserting_logs(db: Connection, logs: Sequence[Log]) -> Iterator[None]:
+    """Append to the log; within, PostgreSQL is at it, and the connection is not to be used.
+
+    Raises `IntegrityError` for a constraint of `TAKEN` where one of the events stands in it already.
+    """
+    with _COPY_LOGS.inserting(db, map(_log_values, sorted(logs, key=attrgetter("order_key")))):
+        yield
 
 
 _COPY_LOGS: Final = Copy(tables.log, LOG_COLUMNS)
@@ -164,15 +167,9 @@ def delete_timers(db: Connection, ids: Collection[int]) -> None:
     db.execute(text("delete from timer where id = any(:ids)"), {"ids": list(ids)})
 
 
-def insert_cases(db: Connection, cases: Iterable[CaseState]) -> bool:
-    """Write new cases. False where another recorder created one of them meanwhile: roll back and load again."""
-    try:
-        _COPY_CASES.insert(db, map(_case_row, sorted(cases, key=attrgetter("reference"))))
-    except IntegrityError as error:
-        if not broke(error, "case_pkey"):
-            raise
-        return False
-    return True
+def insert_cases(db: Connection, cases: Iterable[CaseState]) -> None:
+    """Write new cases. `IntegrityError` for a constraint of `TAKEN` where another recorder created one meanwhile."""
+    _COPY_CASES.insert(db, map(_case_row, sorted(cases, key=attrgetter("reference"))))
 
 
 _COPY_CASES: Final = Copy(tables.case, _CASE)

@@ -28,8 +28,9 @@ POLL_S: Final = 1.0
 PAUSED_POLL_S: Final = 0.2
 # Which events were set aside is for `caselog dead list`; the log line of a batch names the first of them.
 NAMED_DEAD: Final = 10
-# Taken ahead is about one batch, whatever a message holds, and not a message more: what another recorder takes meanwhile
-# is recorded first, and all that is left over here then comes late. The first messages tell how large they are.
+# Taken ahead is about one batch, whatever a message holds, and not a message more: what another recorder takes
+# meanwhile is recorded first, and all that is left over here then comes late. The first messages tell how large
+# they are.
 FIRST_PREFETCH_MESSAGES: Final = 16
 # On RabbitMQ a change is two round trips: more is taken ahead only where it is worth that.
 WORTH_A_CHANGE: Final = 1.5

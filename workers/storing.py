@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 from sqlalchemy import Connection
 
 from events import facts
@@ -12,21 +14,19 @@ from schema.reports import outbox
 from schema.reports.tally import ReportTally
 from workers import crashing
 from workers.recorded import Recorded
-from workers.transactions import Contended
 
 
 def store_plan(db: Connection, plan: Plan, world: World, report_tally: ReportTally) -> Recorded:
-    """Write all of it. Raises `Contended` where another recorder wrote some of the same meanwhile."""
+    """Write all of it. Raises `IntegrityError` of `store.TAKEN` where another recorder wrote some of it meanwhile."""
     created = [plan.cases[reference] for reference in plan.created]
     changed = [case for reference, case in plan.cases.items() if reference not in plan.created]
     started = [plan.timers[timer] for timer in plan.started]
     ended = [timer for timer_id, timer in plan.timers.items() if timer_id not in plan.started]
     hastened = 0
-    if plan.logs and not store.insert_logs(db, plan.logs):
-        raise Contended
+    with store.inserting_logs(db, plan.logs) if plan.logs else nullcontext():
+        sums, moved = report_tally.rows(plan.logs, plan.rewritten), _moved_cases(plan, world)
     if created:
-        if not store.insert_cases(db, created):
-            raise Contended
+        store.insert_cases(db, created)
         hastened = parking.hasten(db, plan.created)
     if changed:
         store.update_cases(db, changed)
@@ -38,7 +38,7 @@ def store_plan(db: Connection, plan: Plan, world: World, report_tally: ReportTal
         store.update_timers(db, ended)
     if started:
         store.insert_timers(db, started)
-    deltas = outbox.post(db, report_tally.rows(plan.logs, plan.rewritten), _moved_cases(plan, world))
+    deltas = outbox.post(db, sums, moved)
     crashing.reach("recording.inserted")
     suppressed = sum(log.suppressed for log in plan.logs)
     return Recorded(recorded=len(plan.logs), suppressed=suppressed, deltas=deltas, hastened=hastened)

@@ -10,6 +10,8 @@ import psycopg
 from sqlalchemy.exc import DBAPIError
 
 from events.errors import CaselogError
+from schema.copying import broke
+from schema.store import TAKEN
 
 # Deadlock and serialization failure: the same transaction succeeds when it is tried again.
 _AGAIN: Final = ("40001", "40P01")
@@ -41,7 +43,7 @@ def translated() -> Iterator[None]:
         yield
     except DBAPIError as error:
         state = getattr(error.orig, "sqlstate", None) or ""
-        if state in _AGAIN:
+        if state in _AGAIN or broke(error) in TAKEN:
             raise Contended from error
         # Without a state it was psycopg that refused the value, before anything was sent.
         unsent = not state and isinstance(error.orig, psycopg.DataError | psycopg.ProgrammingError)

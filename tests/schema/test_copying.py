@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
@@ -11,6 +12,7 @@ import psycopg
 import pytest
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DataError, IntegrityError, OperationalError
+from stored import insert_logs
 
 from events.state import Log
 from schema import store
@@ -36,7 +38,7 @@ def a_log(event_id: str, **fields: Any) -> Log:
 def test_the_notes_of_a_refused_log_are_in_no_message(engine: Engine) -> None:
     """They are personal data: an error names the line and the column, and does not quote it."""
     with pytest.raises(DataError) as raised, engine.begin() as db:
-        store.insert_logs(db, [a_log("first"), a_log("refused", notes=f"{SECRET}\x00")])
+        insert_logs(db, [a_log("first"), a_log("refused", notes=f"{SECRET}\x00")])
     assert isinstance(raised.value.orig, psycopg.Error)
     assert "line 2" in (raised.value.orig.diag.context or "")
     for told in (str(raised.value), raised.value.orig.diag.context):
@@ -48,7 +50,7 @@ def test_the_notes_of_a_refused_log_are_in_no_message(engine: Engine) -> None:
 def test_only_an_event_that_is_recorded_already_counts_as_one(engine: Engine) -> None:
     """An id that stands in the log under another event is a fault of ours, and is not taken for a redelivery."""
     with pytest.raises(IntegrityError, match="log_pkey"), engine.begin() as db:
-        store.insert_logs(db, [a_log("1", id=7), a_log("2", id=7)])
+        insert_logs(db, [a_log("1", id=7), a_log("2", id=7)])
 
 
 @pytest.mark.parametrize(
@@ -64,10 +66,33 @@ def test_a_value_that_is_not_of_its_columns_type_is_refused(engine: Engine, wron
     for name, value in wrong.items():
         setattr(log, name, value)
     with pytest.raises(Exception) as raised, engine.begin() as db:  # noqa: PT011 - each value is refused in its way
-        store.insert_logs(db, [log])
+        insert_logs(db, [log])
     assert not isinstance(raised.value, AssertionError)
     with engine.begin() as db:
         assert db.execute(text("select count(*) from log")).scalar_one() == 0
+
+
+def test_postgres_does_not_wait_for_who_copied(engine: Engine) -> None:
+    """A recorder that is stopped while its logs are copied must not hold its locks: all of them are sent by then."""
+    with engine.begin() as db, engine.connect() as other:
+        pid = db.execute(text("select pg_backend_pid()")).scalar_one()
+        state = text("select state from pg_stat_activity where pid = :pid")
+        with store.inserting_logs(db, [a_log(str(number), notes="x" * 1000) for number in range(2000)]):
+            deadline_s = time.monotonic() + 20
+            while other.execute(state, {"pid": pid}).scalar_one() != "idle in transaction":
+                other.rollback()
+                assert time.monotonic() < deadline_s
+                time.sleep(0.01)
+    with engine.connect() as db:
+        assert db.execute(text("select count(*) from log")).scalar_one() == 2000
+
+
+def test_what_fails_while_postgres_is_at_work_fails_as_itself(engine: Engine) -> None:
+    """And the connection can be used again."""
+    with engine.connect() as db:
+        with pytest.raises(ZeroDivisionError), store.inserting_logs(db, [a_log("1")]):
+            _ = 1 / 0
+        assert db.execute(text("select count(*) from log")).scalar_one() == 1
 
 
 def test_a_connection_that_is_cut_while_rows_are_copied_is_replaced(engine: Engine) -> None:
@@ -77,7 +102,7 @@ def test_a_connection_that_is_cut_while_rows_are_copied_is_replaced(engine: Engi
         with engine.begin() as other:
             other.execute(text("select pg_terminate_backend(:pid, 5000)"), {"pid": pid})
         with pytest.raises(OperationalError) as raised:
-            store.insert_logs(db, [a_log("1")])
+            insert_logs(db, [a_log("1")])
     assert raised.value.connection_invalidated
     with engine.connect() as db:
-        assert store.insert_logs(db, [a_log("1")])
+        insert_logs(db, [a_log("1")])

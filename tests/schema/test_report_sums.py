@@ -12,11 +12,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from proof import RULES, found
 from sqlalchemy import Connection, Engine
+from stored import insert_logs
 
 from events.afresh import Definitions
 from events.registry import autodiscover, event_registry
 from events.state import Log
-from schema import proof, store, verifying
+from schema import proof, verifying
 from schema.reports import outbox
 from schema.reports.finding import get_report, summed_reports
 from schema.reports.reading import Reading, read_rows
@@ -233,7 +234,7 @@ def test_what_the_recorder_posts_is_what_a_count_of_the_log_in_sql_finds(
     """The two sides of each condition and dimension: of a log in hand, and of the stored log."""
     with engine.begin() as db:
         db.exec_driver_sql("truncate log, report_sum, report_outbox")
-        assert store.insert_logs(db, logs)
+        insert_logs(db, logs)
         outbox.post(db, ReportTally(Definitions(event_registry), LONDON).rows(logs), [])
         outbox.take(db)
     session = proof.open_session(database_url)
@@ -249,7 +250,7 @@ def test_what_the_recorder_posts_is_what_a_count_of_the_log_in_sql_finds(
 def test_a_sum_that_is_off_by_one_is_found(engine: Engine, database_url: str) -> None:
     log = a_log()
     with engine.begin() as db:
-        store.insert_logs(db, [log])
+        insert_logs(db, [log])
         outbox.post(db, ReportTally(Definitions(event_registry), LONDON).rows([log]), [])
         outbox.take(db)
         db.exec_driver_sql("update report_sum set n1 = n1 + 1 where report = 'outcomes'")
