@@ -18,7 +18,7 @@ from workers.services import Services
 from workers.settings import child_environment
 
 BENCHMARKS = Path(__file__).parent
-POLL_S = 0.01
+POLL_S = 0.02
 TERM_WITHIN_S = 20
 GIVE_UP_S = 900
 # The sequence is read at no cost; only when it says that the end may be near is anything counted.

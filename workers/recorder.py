@@ -39,14 +39,17 @@ BATCH_BYTES: Final = 8 * 1024 * 1024
 # Once nothing follows within half a millisecond, there is no load that waiting would help. RabbitMQ hands over messages
 # one by one, some every 0.1 ms: closed 2 ms after its first, a batch had 50 of them, and took twice as long an event.
 HEELS_S: Final = 0.0005
+# A message that is there already is read within this time.
+THERE_S: Final = 0.0001
 FIRST_DELAY_S: Final = 0.2
 LONGEST_DELAY_S: Final = 5.0
 
 
 class Recorder:
-    """One consumer of the raw events, in micro-batches of `batch_events`, 8 MiB and `batch_age_s` at most.
+    """One consumer of the raw events, in micro-batches of `batch_events` or 8 MiB.
 
-    A batch is closed before that when no more messages come, so a lone event does not wait for others. Killed at any
+    A batch is closed before that when no more messages come, so a lone event does not wait for others; and once it is
+    `batch_age_s` old, when there is none just then. Killed at any
     instruction it loses nothing: what it had not acked comes back, and is found recorded or is recorded then.
     """
 
@@ -148,7 +151,11 @@ class Recorder:
         self._inbox.append((time.monotonic(), message))
 
     def _fill(self, connection: Connection) -> None:
-        """Wait for a first message, then take what follows on its heels, until the batch is full or old enough."""
+        """Wait for a first message, then take what follows on its heels until the batch is full.
+
+        Once it is old enough, it takes only what is there already: that there is so much means that we are behind, and
+        a larger batch catches up.
+        """
         closes_s = time.monotonic() + POLL_S
         while self._filled() < 1 and len(self._messages) < self._prefetch_messages:
             if self._inbox:
@@ -161,9 +168,7 @@ class Recorder:
                 self._events += len(self._messages[-1].events)
                 self._bytes += len(self._last.body)
                 continue
-            left_s = closes_s - time.monotonic()
-            if left_s <= 0:
-                return
+            left_s = max(closes_s - time.monotonic(), THERE_S)
             try:
                 connection.drain_events(timeout=min(left_s, HEELS_S) if self._messages else left_s)
             except TimeoutError:

@@ -50,7 +50,7 @@ class Settings(BaseSettings):
     )
     batch_events: int = Field(2000, ge=1, le=10_000, description="events a transaction at most")
     batch_age_ms: int = Field(
-        20, ge=0, le=10_000, description="milliseconds that the first message of a batch waits at most, while more come"
+        20, ge=0, le=10_000, description="milliseconds after which a batch waits for no message more, while more come"
     )
     future_tolerance_s: int = Field(300, ge=0, description="seconds that an event may be ahead of the database's clock")
     parked_give_up_s: int = Field(

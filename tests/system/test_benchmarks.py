@@ -111,4 +111,4 @@ def test_growth_and_the_profile_of_a_batch_run_in_miniature(tmp_path: Path) -> N
     assert figures["bytes_an_event"]["25,000 logs"]["log"] > 0
     profiled = run("profile_batch.py", "--batches", "1", "--batch", "50", "--message", "10")
     assert profiled.returncode == 0, profiled.stderr
-    assert "store: insert logs" in profiled.stdout
+    assert "store: send logs" in profiled.stdout

@@ -136,6 +136,17 @@ def test_a_recorder_takes_no_more_ahead_than_a_batch_whatever_a_message_holds(pi
     pipeline.recorded(700)
 
 
+def test_a_recorder_that_is_behind_fills_its_batches_whatever_their_age(pipeline: Pipeline) -> None:
+    """RabbitMQ hands over message by message: closed by its age alone, a batch would hold what is read in that time."""
+    events = journeys(70)[:500]
+    pipeline.publish(events, batch_events=1)
+    recorder = pipeline.start("recorder", CASELOG_BATCH_AGE_MS="0")
+    pipeline.recorded(len(events))
+    assert recorder.stop() == 0
+    batches = [line for line in recorder.said().splitlines() if "took_ms" in line]
+    assert 0 < len(batches) <= len(events) / 10
+
+
 def test_told_to_stop_while_the_database_is_away_it_stops_and_gives_its_messages_back(pipeline: Pipeline) -> None:
     recorder = pipeline.start("recorder")
     pipeline.publish([created("AB-1")])
