@@ -29,8 +29,7 @@ PAUSED_POLL_S: Final = 0.2
 # Which events were set aside is for `caselog dead list`; the log line of a batch names the first of them.
 NAMED_DEAD: Final = 10
 # Taken ahead is about one batch, whatever a message holds, and not a message more: what another recorder takes
-# meanwhile is recorded first, and all that is left over here then comes late. The first messages tell how large
-# they are.
+# meanwhile is recorded first, and what is left over here then comes late. The first messages tell how large they are.
 FIRST_PREFETCH_MESSAGES: Final = 16
 # On RabbitMQ a change is two round trips: more is taken ahead only where it is worth that.
 WORTH_A_CHANGE: Final = 1.5
@@ -49,8 +48,8 @@ class Recorder:
     """One consumer of the raw events, in micro-batches of `batch_events` or 8 MiB.
 
     A batch is closed before that when no more messages come, so a lone event does not wait for others; and once it is
-    `batch_age_s` old, when there is none just then. Killed at any
-    instruction it loses nothing: what it had not acked comes back, and is found recorded or is recorded then.
+    `batch_age_s` old, when there is none just then. Killed at any instruction it loses nothing: what it had not acked
+    comes back, and is found recorded or is recorded then.
     """
 
     def __init__(
