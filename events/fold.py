@@ -10,6 +10,8 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
+from operator import attrgetter
+from typing import Final
 
 import msgspec
 
@@ -18,6 +20,8 @@ from events.errors import EventError, EventFailed
 from events.registry import EventRegistry, Registered
 from events.resolve import Rules, Screened, failure, resolve
 from events.state import CaseState, Log, OrderKey, TimerState
+
+_order_key: Final = attrgetter("order_key")
 
 
 class World(msgspec.Struct, kw_only=True):
@@ -93,22 +97,22 @@ def fold(batch: Iterable[Screened], world: World, registry: EventRegistry, rules
 
 def in_order(batch: Iterable[Screened], world: World) -> list[Screened]:
     """The batch by (time, source, id), a case's creation before everything else of its case (RULES.md "Order")."""
-    batch = list(batch)
+    ordered = sorted(batch, key=_order_key)
     creations: dict[str, OrderKey] = {}
-    for screened in batch:
+    for screened in ordered:
         if screened.creates_case and screened.case is not None and screened.case not in world.cases:
-            key = screened.event.order_key
-            creations[screened.case] = min(key, creations.get(screened.case, key))
+            creations.setdefault(screened.case, screened.order_key)
+    if not any(s.case in creations and s.order_key < creations[s.case] for s in ordered):
+        return ordered
 
-    def place(screened: Screened) -> tuple[OrderKey, bool, OrderKey]:
-        own = screened.event.order_key
+    def place(screened: Screened) -> tuple[OrderKey, bool]:
         created = creations.get(screened.case or "")
         if created is None:
-            return (own, False, own)
+            return (screened.order_key, False)
         # What happened to a case "before" it was created waits for its creation, and comes right after it.
-        return (max(own, created), own != created, own)
+        return (max(screened.order_key, created), screened.order_key != created)
 
-    return sorted(batch, key=place)
+    return sorted(ordered, key=place)
 
 
 class TimerFold:
@@ -164,7 +168,9 @@ def fold_case(case: CaseState, log: Log, code: Code, registered: Registered, rul
         case.created_at = log.occurred_at
         case.search_field = _search_field(log, rules)
     else:
-        case.last_log = max(log.order_key, case.last_log or log.order_key)
+        key = log.order_key
+        if case.last_log is None or key > case.last_log:
+            case.last_log = key
         log.suppressed = (
             code.creates_case
             or (fingerprint is not None and fingerprint == case.last_outcome)
@@ -199,23 +205,24 @@ def fold_case_or_refuse(case: CaseState, log: Log, code: Code, registered: Regis
 def make_log(screened: Screened, code: Code, log_id: int) -> Log:
     """The log entry of an event whose code is resolved; what is derived is filled in by the fold."""
     event, data, actor = screened.event, screened.event.data, screened.event.data.actor
+    # By place, which takes half as long as by name.
     return Log(
-        id=log_id,
-        source=event.source,
-        event_id=event.id,
-        key=code.key,
-        code=code.code,
-        type=code.type._value_,
-        level=code.level._value_,
-        occurred_at=event.time,
-        case=screened.case,
-        actor=None if actor is None else actor.id,
-        role=None if actor is None or actor.role is None else actor.role._value_,
-        actor_provider=None if actor is None else actor.provider,
-        notes=data.notes or "",
-        context=data.context or {},
-        patch=data.patch,
-        extensions=_extensions(screened),
+        log_id,
+        event.source,
+        event.id,
+        code.key,
+        code.code,
+        code.type._value_,
+        code.level._value_,
+        event.time,
+        screened.case,
+        screened.actor,
+        None if actor is None or actor.role is None else actor.role._value_,
+        None if actor is None else actor.provider,
+        data.notes or "",
+        data.context or {},
+        data.patch,
+        _extensions(screened),
     )
 
 

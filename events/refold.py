@@ -22,7 +22,6 @@ from events.registry import BaseEvent, EventRegistry, Registered
 from events.resolve import Rules, Screened, resolve
 from events.state import CaseState, Log, OrderKey, TimerState
 
-_order_key: Final = attrgetter("order_key")
 _DERIVED: Final = attrgetter(
     "timer_id", "suppressed", "category", "provider", "organisation", "case_source", "case_created_at"
 )
@@ -51,36 +50,57 @@ class Past(msgspec.Struct, kw_only=True):
     cases: Mapping[str, list[Log]] = msgspec.field(default_factory=dict)
 
 
-def late_for_actors(batch: Iterable[Screened], last: Mapping[str, OrderKey]) -> list[Screened]:
-    """The events that do not come after the last log of their actor; `last` has its order key, by actor."""
-    return [
-        screened
-        for screened in batch
-        if (actor := screened.event.data.actor) is not None
-        and actor.id in last
-        and screened.event.order_key <= last[actor.id]
-    ]
+class Earliest(msgspec.Struct, frozen=True):
+    """When each actor, case and creation comes first in a batch: mostly enough to tell that nothing of it is late."""
+
+    actors: dict[str, OrderKey] = msgspec.field(default_factory=dict)
+    cases: dict[str, OrderKey] = msgspec.field(default_factory=dict)
+    creations: dict[str, OrderKey] = msgspec.field(default_factory=dict)
 
 
-def late_for_cases(batch: Iterable[Screened], cases: Mapping[str, CaseState]) -> list[Screened]:
-    """The events that do not come after the last log of their case, as it stands."""
-    late = []
+def earliest(batch: Iterable[Screened]) -> Earliest:
+    found = Earliest()
     for screened in batch:
-        case = cases.get(screened.case) if screened.case is not None else None
-        if case is None:
-            continue
-        # Perhaps this one, being earlier, is the case's creation, and the other the second.
-        creates = screened.creates_case and case.created_at is not None and screened.event.time <= case.created_at
-        if creates or (case.last_log is not None and screened.event.order_key <= case.last_log):
-            late.append(screened)
-    return late
+        key = screened.order_key
+        if (actor := screened.actor) is not None and key < found.actors.setdefault(actor, key):
+            found.actors[actor] = key
+        if (case := screened.case) is not None:
+            if key < found.cases.setdefault(case, key):
+                found.cases[case] = key
+            if screened.creates_case and key < found.creations.setdefault(case, key):
+                found.creations[case] = key
+    return found
 
 
-def ahead_of_creation(batch: Iterable[Screened], cases: Mapping[str, CaseState]) -> bool:
+def late_for_actors(batch: Iterable[Screened], first: Earliest, last: Mapping[str, OrderKey]) -> list[Screened]:
+    """The events that do not come after the last log of their actor; `last` has its order key, by actor."""
+    suspects = {actor for actor, key in last.items() if actor in first.actors and first.actors[actor] <= key}
+    if not suspects:
+        return []
+    return [s for s in batch if s.actor in suspects and s.order_key <= last[s.actor]]
+
+
+def late_for_cases(batch: Iterable[Screened], first: Earliest, cases: Mapping[str, CaseState]) -> list[Screened]:
+    """The events that do not come after the last log of their case, as it stands."""
+    suspects = {
+        reference
+        for reference, case in cases.items()
+        if reference in first.creations
+        or (case.last_log is not None and reference in first.cases and first.cases[reference] <= case.last_log)
+    }
+    return [s for s in batch if s.case in suspects and _is_late(s, cases[s.case])] if suspects else []
+
+
+def _is_late(screened: Screened, case: CaseState) -> bool:
+    if case.last_log is not None and screened.order_key <= case.last_log:
+        return True
+    # Perhaps this one, being earlier, is the case's creation, and the other the second.
+    return screened.creates_case and case.created_at is not None and screened.event.time <= case.created_at
+
+
+def ahead_of_creation(first: Earliest, cases: Mapping[str, CaseState]) -> bool:
     """Whether an event is timed before the creation of its case, and both are new: then no one order suits all."""
-    batch = list(batch)
-    created = {s.case: s.event.order_key for s in batch if s.creates_case and s.case not in cases}
-    return any(s.case in created and s.event.order_key < created[s.case] for s in batch)
+    return any(first.cases[case] < key for case, key in first.creations.items() if case not in cases)
 
 
 def definition(log: Log, registry: EventRegistry) -> tuple[Code, Registered]:

@@ -21,7 +21,7 @@ from events.errors import EventError, EventFailed, MalformedEvent, RoleNotAllowe
 from events.message import Event
 from events.opening_hours import DEFAULT_HOURS, OpeningHours
 from events.registry import EventRegistry, Registered
-from events.state import CaseState
+from events.state import CaseState, OrderKey
 from events.working_time import WorkingTime
 
 FUTURE_TOLERANCE: Final = timedelta(minutes=5)
@@ -47,7 +47,7 @@ def _working_time(hours: str, region: str, zone: ZoneInfo) -> WorkingTime:
     return WorkingTime(OpeningHours.parse(hours), bank_holidays(region), zone)
 
 
-class Screened(msgspec.Struct, kw_only=True):
+class Screened(msgspec.Struct):
     """An event that passed every check that it can pass alone. `position` is the caller's name for it.
 
     `code` is None where the case has to be known first. `case` is None for an event that is about no case.
@@ -58,10 +58,9 @@ class Screened(msgspec.Struct, kw_only=True):
     registered: Registered
     code: Code | None
     case: str | None
-
-    @property
-    def creates_case(self) -> bool:
-        return self.code is not None and self.code.creates_case
+    actor: str | None
+    order_key: OrderKey
+    creates_case: bool
 
 
 def screen(position: int, event: Event, registry: EventRegistry, latest: datetime) -> Screened:
@@ -94,7 +93,10 @@ def screen(position: int, event: Event, registry: EventRegistry, latest: datetim
         raise MalformedEvent(f"subject is missing: an event {event.type!r} is about a case, send its reference.")
     if code is not None and (code.starts_timer or code.cancels_timer) and event.data.actor is None:
         raise MalformedEvent(f"data.actor is missing: code {code.code!r} is about an actor's timer, send who it is.")
-    return Screened(position=position, event=event, registered=registered, code=code, case=case)
+    actor = None if event.data.actor is None else event.data.actor.id
+    return Screened(
+        position, event, registered, code, case, actor, event.order_key, code is not None and code.creates_case
+    )
 
 
 def resolve(event: Event, registered: Registered, registry: EventRegistry, case: CaseState | None) -> Code:

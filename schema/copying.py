@@ -8,8 +8,9 @@ from __future__ import annotations
 import struct
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
+import msgspec
 import psycopg
 from psycopg import pq
 from psycopg.adapt import Dumper
@@ -29,27 +30,33 @@ from schema.rows import names
 _DIALECT: Final = postgresql.dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy leaves it untyped
 
 
+# What is written in C costs a tenth of a function of ours, and a log has one or more of each of these.
 class _Int2(Dumper):
     """The driver's own would drop the bits of a number that is too large."""
 
-    format, oid, _pack = Format.BINARY, types["int2"].oid, struct.Struct("!h").pack
-
-    def dump(self, obj: int) -> bytes:
-        return self._pack(obj)
+    format, oid = Format.BINARY, types["int2"].oid
+    dump = staticmethod(struct.Struct("!h").pack)  # type: ignore[assignment]
 
 
-class _Int4(_Int2):
-    oid, _pack = types["int4"].oid, struct.Struct("!i").pack
+class _Int4(Dumper):
+    format, oid = Format.BINARY, types["int4"].oid
+    dump = staticmethod(struct.Struct("!i").pack)  # type: ignore[assignment]
 
 
 class _Bool(Dumper):
     """The driver's own would take anything for true or false."""
 
     format, oid = Format.BINARY, types["bool"].oid
-    _bytes: ClassVar = {False: b"\0", True: b"\1"}
+    dump = staticmethod({False: b"\0", True: b"\1"}.__getitem__)  # type: ignore[assignment]
 
-    def dump(self, obj: bool) -> bytes:  # noqa: FBT001 - as the driver calls it
-        return self._bytes[obj]
+
+class _Jsonb(Dumper):
+    """The driver's own takes twice as long."""
+
+    format, oid = Format.BINARY, types["jsonb"].oid
+
+    def dump(self, obj: Any) -> bytes:
+        return b"\1" + msgspec.json.encode(obj)
 
 
 class Copy:
@@ -80,7 +87,7 @@ class Copy:
         assert isinstance(driver, psycopg.Connection)
         try:
             with driver.cursor() as cursor:
-                for dumper in (_Int2, _Int4, _Bool):
+                for dumper in (_Int2, _Int4, _Bool, _Jsonb):
                     cursor.adapters.register_dumper(None, dumper)
                 with cursor.copy(self._statement.encode(), writer=_Sender(cursor)) as copy:
                     copy.set_types(self._types)

@@ -125,10 +125,11 @@ def inserting_logs(db: Connection, logs: Sequence[Log]) -> Iterator[None]:
 
     Raises `IntegrityError` for a constraint of `TAKEN` where one of the events stands in it already.
     """
-    with _COPY_LOGS.inserting(db, map(_log_values, sorted(logs, key=attrgetter("order_key")))):
+    with _COPY_LOGS.inserting(db, map(_log_values, sorted(logs, key=_log_order))):
         yield
 
 
+_log_order: Final = attrgetter("occurred_at", "source", "event_id")
 _COPY_LOGS: Final = Copy(tables.log, LOG_COLUMNS)
 _log_values: Final = attrgetter(*Log.__struct_fields__)
 

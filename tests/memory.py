@@ -17,7 +17,7 @@ from stored import body, outcome_of
 from events.errors import EventError
 from events.fold import Plan, World, fold
 from events.message import Event, parse_event
-from events.refold import Past, Window, ahead_of_creation, late_for_actors, late_for_cases, refold
+from events.refold import Past, Window, ahead_of_creation, earliest, late_for_actors, late_for_cases, refold
 from events.registry import EventRegistry, autodiscover, event_registry
 from events.resolve import Rules, Screened, screen
 from events.state import CaseState, Log, TimerState
@@ -98,12 +98,13 @@ class MemoryWorld:
     def _fold(self, batch: list[Screened]) -> Plan:
         """As the recorder does: fold what comes in order, fold again what does not."""
         last = {log.actor: log.order_key for log in self._in_order(self.logs.values()) if log.actor is not None}
-        late = late_for_actors(batch, last) or late_for_cases(batch, self.cases) or ahead_of_creation(batch, self.cases)
-        actors = {s.event.data.actor.id for s in batch if s.event.data.actor is not None}
+        first = earliest(batch)
+        late = late_for_actors(batch, first, last) or late_for_cases(batch, first, self.cases)
+        actors = first.actors.keys()
         world = World(
             cases=self.cases, timers={t.actor: t for t in self.timers.values() if t.running and t.actor in actors}
         )
-        if not late:
+        if not late and not ahead_of_creation(first, self.cases):
             return fold(batch, world, self.registry, self.rules, self._ids)
         # Everything is folded again, where the store loads no more than it must.
         windows = {actor: [self._whole_log(actor)] for actor in actors}

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from sqlalchemy import Connection
 
 from events.fold import World
-from events.refold import Past, Window, ahead_of_creation, late_for_actors, late_for_cases
+from events.refold import Past, Window, ahead_of_creation, earliest, late_for_actors, late_for_cases
 from events.registry import EventRegistry
 from events.resolve import Screened
 from schema import definitions, past, store
@@ -25,24 +25,25 @@ def load(
     are not the last of their case or actor are looked up, since what is recorded is late; `suspect_all` looks them
     all up. Blocks.
     """
-    actors = sorted({s.event.data.actor.id for s in batch if s.event.data.actor is not None})
+    first = earliest(batch)
+    actors = sorted(first.actors)
     if actors:
         store.lock_actors(db, actors)
     last = past.last_logs(db, actors) if actors else {}
-    late = late_for_actors(batch, last)
-    known = _recorded(db, batch if suspect_all else [*late, *(s for s in batch if _is_of_nobody(s))])
+    late = late_for_actors(batch, first, last)
+    known = _recorded(db, batch if suspect_all else [*late, *(s for s in batch if s.case is None and s.actor is None)])
     windows = _windows(db, [s for s in late if _identity(s) not in known], registry)
     logs = (log for parts in windows.values() for window in parts for log in window.logs)
     touched = {log.case for log in logs if log.case is not None}
-    references = touched | {s.case for s in batch if s.case is not None}
+    references = touched | first.cases.keys()
     world = World(
         cases=store.lock_cases(db, sorted(references)) if references else {},
         timers=store.running_timers(db, actors) if actors else {},
     )
-    known |= _recorded(db, [s for s in late_for_cases(batch, world.cases) if _identity(s) not in known])
-    fresh = [s for s in batch if _identity(s) not in known]
-    again = touched | {s.case for s in late_for_cases(fresh, world.cases) if s.case is not None}
-    if not windows and not again and not ahead_of_creation(fresh, world.cases):
+    late = late_for_cases(batch, first, world.cases)
+    known |= _recorded(db, [s for s in late if _identity(s) not in known])
+    again = touched | {s.case for s in late if s.case is not None and _identity(s) not in known}
+    if not windows and not again and not ahead_of_creation(first, world.cases):
         return world, None, known
     # Stored logs may have codes that this recorder never had: removed since, or recorded by a newer one.
     definitions.retire_unregistered(db, registry)
@@ -60,7 +61,7 @@ def _windows(db: Connection, late: list[Screened], registry: EventRegistry) -> d
     A late event changes timers only where one ran at that moment, or where it starts one; and nothing after the next
     log that ends any timer.
     """
-    moments = [(s.event.data.actor.id, s.event.order_key) for s in late if s.event.data.actor is not None]
+    moments = [(s.actor, s.order_key) for s in late if s.actor is not None]
     covering = past.covering_starts(db, {(actor, key[0]) for actor, key in moments}) if moments else {}
     relevant = []
     for screened, (actor, key) in zip(late, moments, strict=True):
@@ -97,10 +98,6 @@ def _merged(stretches: list[past.Stretch]) -> list[past.Stretch]:
 
 def _timer_ends(registry: EventRegistry) -> list[tuple[str, str]]:
     return [(code.key, code.code) for code in registry.folded_codes() if code.stops_timer or code.cancels_timer]
-
-
-def _is_of_nobody(screened: Screened) -> bool:
-    return screened.case is None and screened.event.data.actor is None
 
 
 def _identity(screened: Screened) -> Identity:

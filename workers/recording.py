@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from operator import attrgetter
 from typing import Final
 
 from sqlalchemy import Connection, Engine
@@ -177,7 +178,8 @@ class Recording:
         world, earlier, known = load(db, screened, self._registry, suspect_all=is_retry)
         crashing.reach("recording.locked")
         self._progress()
-        fresh = [entry for entry in screened if (entry.event.source, entry.event.id) not in known]
+        again = {s.position for s in screened if (s.event.source, s.event.id) in known} if known else set()
+        fresh = [s for s in screened if s.position not in again] if again else screened
         if earlier is None:
             plan = fold(fresh, world, self._registry, self._rules, iter(ids))
         else:
@@ -186,13 +188,10 @@ class Recording:
         result = store_plan(db, plan, world, self._report_tally)
         self._progress()
         refused += [(entries[at], error) for at, error in plan.refused]
-        again: list[tuple[Entry, EventError | None]] = [
-            (entries[s.position], None) for s in screened if (s.event.source, s.event.id) in known
-        ]
-        result.add(set_aside(db, [*again, *refused]))
+        result.add(set_aside(db, [*((entries[at], None) for at in sorted(again)), *refused]))
         result.add(park(db, [entries[at] for at in plan.parked], self._give_up_parked_s))
         waiting = set(plan.parked)
-        unpark(db, [entry for at, entry in enumerate(entries) if at not in waiting])
+        unpark(db, [entry for at, entry in enumerate(entries) if entry.parked is not None and at not in waiting])
         measure(result, plan, earlier, now)
         used = result.codes.keys() - self._kept
         if used:
@@ -218,6 +217,8 @@ class Recording:
                 screened.append(screen(position, entry.item, self._registry, latest))
             except EventError as error:
                 refused.append((entry, error))
+        # Here, while nothing is locked; the fold then finds them in order.
+        screened.sort(key=attrgetter("order_key"))
         return screened, refused
 
 
