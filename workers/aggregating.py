@@ -70,7 +70,7 @@ class Aggregator:
 
 def add_up_reports(database_url: str, registry: EventRegistry, rules: Rules) -> Counter[str]:
     """Add up all that the outbox holds, beside any aggregator. Returns the facts written, by table."""
-    engine = make_engine(database_url, application="caselog rebuild", connections=1)
+    engine = make_engine(database_url, application="caselog rebuild", connections=1, by_index=True)
     try:
         aggregator = Aggregator(engine, registry, rules)
         aggregator.add_all_up()

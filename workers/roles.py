@@ -64,7 +64,13 @@ def make_recording(
     crashing.arm(settings.crash_at)
     autodiscover(settings.apps)
     return Recording(
-        make_engine(services.database_url, application="caselog recorder", connections=1, idle_s=IDLE_IN_BATCH_S),
+        make_engine(
+            services.database_url,
+            application="caselog recorder",
+            connections=1,
+            idle_s=IDLE_IN_BATCH_S,
+            by_index=True,
+        ),
         event_registry,
         make_rules(settings),
         transaction_events=settings.batch_events,
@@ -118,7 +124,9 @@ def run_task_worker(settings: Settings, services: Services) -> None:
     heartbeat = Heartbeat(client, "tasks")
     recording = make_recording(settings, services, progress=heartbeat.progress)
     # One for the aggregator, one for the upkeep.
-    engine = make_engine(services.database_url, application="caselog tasks", connections=2, idle_s=IDLE_IN_BATCH_S)
+    engine = make_engine(
+        services.database_url, application="caselog tasks", connections=2, idle_s=IDLE_IN_BATCH_S, by_index=True
+    )
     export_engine = make_engine(services.database_url, application="caselog exports", connections=CONNECTIONS)
     tally = Tally()
     declare_tasks(

@@ -1,0 +1,27 @@
+"""What a batch needs is looked up by index, also in a database that has no statistics yet."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import psycopg
+from pipeline import Pipeline, eventually
+
+from workers.simulate import simulate
+
+GROWING: Final = ["assignment", "callback", "case", "complaint", "log", "timer"]
+
+
+def test_neither_the_recorder_nor_the_aggregator_ever_reads_a_whole_table(redis_pipeline: Pipeline) -> None:
+    """PostgreSQL guesses which part of a table a batch asks for, and where it guesses much, it reads all of it."""
+    events = list(simulate(400, 7))
+    redis_pipeline.publish(events)
+    workers = [redis_pipeline.start(role, CASELOG_BATCH_EVENTS="500") for role in ("recorder", "tasks")]
+    taken = "select last_value from log_id_seq"
+    eventually(lambda: redis_pipeline.one(taken) >= len(events), f"{len(events):,} ids are taken")
+    eventually(redis_pipeline.queue_is_empty, "the queue is empty")
+    eventually(lambda: redis_pipeline.one("select count(*) from report_outbox") == 0, "the outbox is empty")
+    assert [worker.stop() for worker in workers] == [0, 0]  # what they counted is seen by then
+    with psycopg.connect(redis_pipeline.database_url) as db:
+        read = dict(db.execute("select relname::text, seq_tup_read from pg_stat_user_tables").fetchall())
+    assert {name: read[name] for name in GROWING} == dict.fromkeys(GROWING, 0)
