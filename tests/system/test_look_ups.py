@@ -23,5 +23,7 @@ def test_neither_the_recorder_nor_the_aggregator_ever_reads_a_whole_table(redis_
     eventually(lambda: redis_pipeline.one("select count(*) from report_outbox") == 0, "the outbox is empty")
     assert [worker.stop() for worker in workers] == [0, 0]  # what they counted is seen by then
     with psycopg.connect(redis_pipeline.database_url) as db:
-        read: dict[str, int] = dict(db.execute("select relname::text, seq_tup_read from pg_stat_user_tables").fetchall())
+        read: dict[str, int] = dict(
+            db.execute("select relname::text, seq_tup_read from pg_stat_user_tables").fetchall()
+        )
     assert {name: read[name] for name in GROWING} == dict.fromkeys(GROWING, 0)
