@@ -6,6 +6,7 @@ from typing import Final
 
 import msgspec
 import psycopg
+from psycopg.adapt import Loader
 from sqlalchemy import Connection, Engine, ExceptionContext, create_engine, event, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
@@ -24,6 +25,12 @@ _LOST_PEER: Final = {
     "keepalives_count": 3,
     "tcp_user_timeout": 30_000,
 }
+
+
+class _Json(Loader):
+    """The driver's own copies the bytes, and calls two functions in Python for each value."""
+
+    load = staticmethod(msgspec.json.decode)  # type: ignore[assignment]
 
 
 def make_engine(
@@ -61,6 +68,7 @@ def make_engine(
     def _settle(connection, _record) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001 - the driver's own
         # psycopg prepares a statement after five executions, and PostgreSQL may then keep a plan that it made while
         # the tables were empty: look-ups by array would stay sequential scans while the log grows.
+        connection.adapters.register_loader("jsonb", _Json)
         connection.autocommit = True
         connection.execute("set plan_cache_mode = force_custom_plan")
         connection.execute("set timezone = 'UTC'")
