@@ -66,9 +66,9 @@ def make_engine(
 
     @event.listens_for(engine, "connect")
     def _settle(connection, _record) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001 - the driver's own
+        connection.adapters.register_loader("jsonb", _Json)
         # psycopg prepares a statement after five executions, and PostgreSQL may then keep a plan that it made while
         # the tables were empty: look-ups by array would stay sequential scans while the log grows.
-        connection.adapters.register_loader("jsonb", _Json)
         connection.autocommit = True
         connection.execute("set plan_cache_mode = force_custom_plan")
         connection.execute("set timezone = 'UTC'")
