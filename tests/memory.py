@@ -27,6 +27,17 @@ NO_EARLIEST: Final = datetime(1, 1, 1, tzinfo=UTC)
 NO_LATEST: Final = datetime(9999, 1, 1, tzinfo=UTC)
 
 
+def screened(events: Iterable[dict[str, Any]]) -> list[Screened]:
+    """Those of the events, given as JSON objects, that may be folded."""
+    passed = []
+    for position, event in enumerate(events):
+        try:
+            passed.append(screen(position, parse_event(body(event)), event_registry, NO_LATEST))
+        except EventError:
+            continue
+    return passed
+
+
 class MemoryWorld:
     """Events in, batch by batch; `cases`, `timers`, `logs`, `refused` and `waiting` out."""
 

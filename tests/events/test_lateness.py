@@ -6,27 +6,12 @@ from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from memory import NO_LATEST, MemoryWorld
-from stored import body
+from memory import MemoryWorld, screened
 from strategies import event_sets
 
-from events.errors import EventError
-from events.message import parse_event
 from events.refold import ahead_of_creation, earliest, late_for_actors, late_for_cases
-from events.registry import event_registry
-from events.resolve import Screened, screen
 
 Json = dict[str, Any]
-
-
-def screened(events: list[Json]) -> list[Screened]:
-    passed = []
-    for position, event in enumerate(events):
-        try:
-            passed.append(screen(position, parse_event(body(event)), event_registry, NO_LATEST))
-        except EventError:
-            continue
-    return passed
 
 
 @settings(max_examples=80, deadline=None)

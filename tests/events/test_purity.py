@@ -13,33 +13,19 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from memory import NO_LATEST, MemoryWorld
-from stored import body
+from memory import MemoryWorld, screened
 from strategies import event_sets
 
-from events.errors import EventError, EventFailed
+from events.errors import EventFailed
 from events.fold import Plan, World, fold
-from events.message import parse_event
 from events.refold import Past, refold
 from events.registry import BaseEvent, EventRegistry, event_registry
-from events.resolve import Screened, screen
 from events.state import CaseState, Log
 
 Json = dict[str, Any]
 EVENTS = Path(__file__).parents[2] / "events"
 NAMES = ("fold", "refold", "resolve", "state", "opening_hours", "bank_holidays", "working_time")
 PURE = sorted([*EVENTS.glob("apps/*/*.py"), *(EVENTS / f"{name}.py" for name in NAMES)])
-
-
-def screened(events: list[Json], registry: EventRegistry = event_registry) -> list[Screened]:
-    """Those of the events that may be folded."""
-    passed = []
-    for position, event in enumerate(events):
-        try:
-            passed.append(screen(position, parse_event(body(event)), registry, NO_LATEST))
-        except EventError:
-            continue
-    return passed
 
 
 def told(plan: Plan) -> Any:
