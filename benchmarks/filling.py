@@ -14,6 +14,7 @@ from workers.services import redis_py_url
 
 BULK = 5_000
 GIVE_UP_S = 600
+LOOK_S = 0.5
 
 
 def fill(broker_url: str, events: Sequence[bytes]) -> None:
@@ -26,7 +27,7 @@ def fill(broker_url: str, events: Sequence[bytes]) -> None:
     while (waiting := _waiting(broker_url)) < len(events):
         if time.monotonic() > deadline_s:
             raise SystemExit(f"{waiting} of {len(events)} messages are there after {GIVE_UP_S} seconds")
-        time.sleep(0.5)
+        time.sleep(LOOK_S)
 
 
 def _fill_redis(broker_url: str, events: Sequence[bytes]) -> None:

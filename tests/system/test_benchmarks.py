@@ -112,3 +112,20 @@ def test_growth_and_the_profile_of_a_batch_run_in_miniature(tmp_path: Path) -> N
     profiled = run("profile_batch.py", "--batches", "1", "--batch", "50", "--message", "10")
     assert profiled.returncode == 0, profiled.stderr
     assert "store: send logs" in profiled.stdout
+
+
+def test_a_bound_of_two_recorders_that_is_missed_says_how_busy_the_processors_were(tmp_path: Path) -> None:
+    """Beside it a reader sees what two could have gained at most; where it is met, nobody asks."""
+    one, two = "caselog, single events, Redis", "caselog, single events, 2 recorders, Redis"
+    for gained, verdict in ((1.2, "NOT MET: one 1.40 busy, two 1.80 busy |"), (1.5, "| met |")):
+        series = [
+            {"name": one, "values": [100.0], "note": "1.40 busy"},
+            {"name": two, "values": [100.0 * gained], "note": "1.80 busy"},
+        ]
+        machine = {"processors": 2, "architecture": "x86_64", "python": "3.11", "load_before_or_after": 1.0}
+        figures = {"benchmark": "throughput", "machine": machine, "unit": "events/s", "series": series}
+        (tmp_path / "throughput.json").write_text(json.dumps(figures))
+        judged = run("bounds.py", "--figures", str(tmp_path))
+        assert judged.returncode == 0, judged.stderr
+        rows = (tmp_path / "README.md").read_text().splitlines()
+        assert next(row for row in rows if "two recorders" in row).endswith(verdict)
