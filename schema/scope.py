@@ -1,6 +1,8 @@
 """What is proved again, where not everything is: one case, or what logs recorded meanwhile can have changed.
 
 Logs are selected first, then the stretches of their actors' logs, then, the timers being proved, the cases.
+A stretch ends with a log that ends any timer, since no timer runs after it, with the selected logs as without them. So
+it has to be one that was proved already, up to the `mark`: without a new one, the timer that it ends ran on.
 """
 
 from __future__ import annotations
@@ -30,16 +32,16 @@ def select_case(session: Session, reference: str) -> None:
     )
 
 
-def stretch_by_log(session: Session, timer_ends: Iterable[tuple[str, str]]) -> None:
+def stretch_by_log(session: Session, timer_ends: Iterable[tuple[str, str]], *, mark: int | None = None) -> None:
     """Select the part of each actor's log that the selected logs stand in, said by the log alone: one an actor.
 
     It begins after the last log before them that ended any timer, and goes up to the last of them or the next such log
-    after it. An actor who never ends a timer has it read from the beginning.
+    after it. An actor who never ends a timer has it read from the beginning. `mark`: None where none of them is new.
     """
     ends = list(timer_ends)
     keys, codes = [key for key, _ in ends], [code for _, code in ends]
     session.execute("truncate proof_stretch")
-    session.execute(_BY_LOG.encode(), {"keys": keys, "codes": codes})
+    session.execute(_BY_LOG.encode(), {"keys": keys, "codes": codes, "mark": _NO_MARK if mark is None else mark})
     _forget_stretched(session)
 
 
@@ -73,17 +75,19 @@ _BY_LOG: Final = """
         select occurred_at, source, event_id from log
         where log.actor = last.actor and log.occurred_at >= last.occurred_at
           and (log.occurred_at, log.source, log.event_id) >= (last.occurred_at, last.source, last.event_id)
-          and (key, code) in (select * from ends)
+          and (key, code) in (select * from ends) and log.id <= %(mark)s
         order by occurred_at, source, event_id limit 1
     ) as after on true
 """
+
+_NO_MARK: Final = 2**63 - 1
 
 Stretch: TypeAlias = tuple[str, OrderKey, OrderKey | None]
 """An actor, and the order keys of the first and the last log; None: to the end of the log."""
 
 
 def stretch_by_timers(
-    session: Session, timer_starts: Iterable[tuple[str, str]], timer_ends: Iterable[tuple[str, str]]
+    session: Session, timer_starts: Iterable[tuple[str, str]], timer_ends: Iterable[tuple[str, str]], *, mark: int
 ) -> None:
     """Select the parts of actors' logs that the selected logs can have changed, where all else is proved.
 
@@ -96,6 +100,7 @@ def stretch_by_timers(
         "start_codes": [code for _, code in starts],
         "end_keys": [key for key, _ in ends],
         "end_codes": [code for _, code in ends],
+        "mark": mark,
     }
     found = session.execute(_BY_TIMERS.encode(), names)
     stretches = [(row[0], row[1:4], row[4:7] if row[4] is not None else None) for row in found]
@@ -154,7 +159,7 @@ _BY_TIMERS: Final = """
         where not alone and log.actor = selected.actor and log.occurred_at >= selected.occurred_at
           and (log.occurred_at, log.source, log.event_id)
               > (selected.occurred_at, selected.source, selected.event_id)
-          and (key, code) in (select * from ends)
+          and (key, code) in (select * from ends) and log.id <= %(mark)s
         order by occurred_at, source, event_id limit 1
     ) as last on true
 """

@@ -99,9 +99,10 @@ class Verification:
         new = scope.select_new(self.session, self.mark)
         if new:
             if self._proved_whole:
-                scope.stretch_by_timers(self.session, self.definitions.timer_starts(), self.definitions.timer_ends())
+                starts, ends = self.definitions.timer_starts(), self.definitions.timer_ends()
+                scope.stretch_by_timers(self.session, starts, ends, mark=self.mark)
             else:
-                scope.stretch_by_log(self.session, self.definitions.timer_ends())
+                scope.stretch_by_log(self.session, self.definitions.timer_ends(), mark=self.mark)
             _exhaust(self._keeping(check_timers(self.session, None, self.definitions, _ignore)))
             scope.select_cases(self.session)
             _exhaust(self._keeping(check_cases(self.session, None, self.definitions, self.rules, _ignore)))

@@ -17,7 +17,7 @@ import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pipeline import eventually
+from pipeline import created, event, eventually
 from proof import RULES, add_up_reports, assert_verified, uncounted, what_differs
 from sqlalchemy import Engine
 from stored import body, count, dump, what_stands
@@ -28,7 +28,7 @@ from events.registry import autodiscover, event_registry
 from schema import proof, rebuilding
 from schema.connection import make_engine
 from schema.store import GATE
-from workers.rebuild import UnknownPart, get_parts, rebuild
+from workers.rebuild import UnknownPart, get_parts, rebuild, repair
 from workers.recording import Recording
 from workers.simulate import simulate
 from workers.verify import Verification
@@ -229,9 +229,34 @@ def test_rebuilt_while_recorders_record_everything_is_what_the_log_says(
     run(history)
     assert_verified(history)
     handled = what_stands(history)
-    for event in events:
-        identity = (event["source"], event["id"])
+    for one in events:
+        identity = (one["source"], one["id"])
         assert identity in handled.logs or identity in handled.refused or identity in handled.waiting
+
+
+@pytest.mark.parametrize("proved", ["everything", "one case"])
+def test_a_timer_that_is_ended_twice_at_the_last_moment_ran_on_before(
+    database_url: str, recording: Recording, proved: str
+) -> None:
+    """Both ends are new, so what was proved of what came after them was proved with the timer still running."""
+    anna: Json = {"data": {"actor": {"id": "anna", "role": "operator"}}}
+    started = event("timer", "TIMER_STARTED", None, "2026-03-02T11:00:00Z", **anna)
+    under_it = event("case", "CASE_CREATED", "AB-1", "2026-03-02T11:02:00Z", **anna)
+    recording.record([decode(body(created("AB-2"), started, under_it))])
+    execute(database_url, "update \"case\" set provider = 'edited'")
+    with Verification(database_url, RULES) as verification:
+        if proved == "everything":
+            found = verification.whole(uncounted, marked=True)
+        else:
+            found = verification.case("AB-1", marked=True)
+        assert list(found)
+        cancelled = event("timer", "TIMER_CANCELLED", None, "2026-03-02T11:01:00Z", **anna)
+        stopped = event("stop_call_me_back", "CBC", "AB-2", "2026-03-02T11:01:01Z", **anna)
+        recording.record([decode(body(cancelled, stopped))])
+        repair(verification)
+    if proved == "one case":
+        execute(database_url, "update \"case\" set provider = null where reference = 'AB-2'")
+    assert_verified(database_url)
 
 
 @pytest.mark.slow
