@@ -36,12 +36,11 @@ Publishable: TypeAlias = Mapping[str, Any] | Event | bytes | str
 class _Batch:
     """Events that go as one message, and the future of its confirmation."""
 
-    __slots__ = ("body_bytes", "due_s", "events", "future", "key")
+    __slots__ = ("body_bytes", "events", "future", "key")
 
-    def __init__(self, due_s: float, key: str) -> None:
+    def __init__(self, key: str) -> None:
         self.events: list[bytes] = []
         self.body_bytes = 2
-        self.due_s = due_s
         self.key = key
         self.future = _running()
 
@@ -55,9 +54,9 @@ class _Batch:
 class Publisher:
     """Publishes events in the order in which it is given them.
 
-    `source` is put into events that name none. Events wait up to `linger_ms` for company, up to `batch_events` a
-    message. `buffer_events` may wait for the broker; then `publish` blocks, or raises `BufferFull` where
-    `block_when_full` is False. A message that the broker does not
+    `source` is put into events that name none. An event that comes alone goes at once; those that come within
+    `linger_ms` after a message went share the next one, up to `batch_events`. `buffer_events` may wait for the broker;
+    then `publish` blocks, or raises `BufferFull` where `block_when_full` is False. A message that the broker does not
     confirm is sent again, with the same ids, for `retry_for_s` seconds; then it and all that wait behind it are given
     up: their futures fail, and the next `flush` or `close` raises `PublishError`, which holds them. (So does
     `publish`, where nobody flushes and as many were given up as the buffer holds: with its own event among them.)
@@ -88,6 +87,7 @@ class Publisher:
 
         self._changed = threading.Condition()
         self._waiting: deque[_Batch] = deque()
+        self._sent_s = -self._linger_s
         self._given_up: list[bytes] = []
         self._last_error: Exception | None = None
         # Counts of events since the start: all were accepted in order, and are settled (sent or given up) in order.
@@ -167,7 +167,7 @@ class Publisher:
                     raise PublisherClosed("the publisher is closed: make a new one")
                 batch = self._waiting[-1] if self._waiting else None
                 if batch is None or self._is_full(batch) or batch.body_bytes + len(raw) > BATCH_BYTES_MAX:
-                    batch = _Batch(monotonic() + self._linger_s, routing_key(key))
+                    batch = _Batch(routing_key(key))
                     self._waiting.append(batch)
                     self._changed.notify_all()
                 batch.events.append(raw)
@@ -202,14 +202,15 @@ class Publisher:
             self._connection.release()
 
     def _next_batch(self) -> _Batch | None:
-        """The first batch once it is full, has lingered or is to be flushed; None when closed and nothing is left."""
+        """The first batch once it is full, due or to be flushed; None when closed and nothing is left."""
         with self._changed:
             while True:
                 if self._waiting:
                     first = self._waiting[0]
                     at_once = len(self._waiting) > 1 or self._flush_up_to > self._settled or self._is_closing
-                    linger_s = first.due_s - monotonic()
+                    linger_s = self._sent_s + self._linger_s - monotonic()
                     if at_once or self._is_full(first) or linger_s <= 0:
+                        self._sent_s = monotonic()
                         return self._waiting.popleft()
                     self._changed.wait(linger_s)
                 elif self._is_closing:
