@@ -11,6 +11,7 @@ from events.codes import Code
 from events.registry import EventRegistry
 from events.retired import Used, kept, restored
 from schema import rows, tables
+from schema.statement import Statement
 
 Name = tuple[str, str]
 """A key and a code under it."""
@@ -35,12 +36,12 @@ def keep(db: Connection, codes: Collection[Code]) -> set[Name]:
         if name not in stand
     ]
     if new:
-        db.execute(_INSERT, _NEW.bound([fact[name] for name in _COLUMNS] for fact in new))
+        _INSERT.run(db, **_NEW.bound([fact[name] for name in _COLUMNS] for fact in new))
     return stand
 
 
 _NEW: Final = rows.Listed(tables.code_definition, _COLUMNS)
-_INSERT: Final = text(
+_INSERT: Final = Statement(
     f"""
     insert into code_definition ({rows.names(_COLUMNS)}) select {rows.names(_COLUMNS)} from {_NEW.new}
     on conflict (key, code, version) do nothing
@@ -87,21 +88,17 @@ def used_codes(db: Connection) -> list[Used]:
 
 def _current(db: Connection, names: Collection[Name] | None) -> dict[Name, dict[str, Any]]:
     """The highest version of these definitions, or of all."""
-    found = db.execute(
-        _CURRENT,
-        {
-            "all": names is None,
-            "keys": [key for key, _ in names or ()],
-            "codes": [code for _, code in names or ()],
-        },
+    found = _CURRENT.rows(
+        db, all=names is None, keys=[key for key, _ in names or ()], codes=[code for _, code in names or ()]
     )
-    return {(row["key"], row["code"]): dict(row) for row in found.mappings()}
+    facts = (dict(zip(_COLUMNS, row, strict=True)) for row in found)
+    return {(fact["key"], fact["code"]): fact for fact in facts}
 
 
-_CURRENT: Final = text(
+_CURRENT: Final = Statement(
     f"""
     select distinct on (key, code) {rows.names(_COLUMNS)} from code_definition
-    where :all or (key, code) in (select * from unnest(cast(:keys as text[]), cast(:codes as text[])))
+    where %(all)s or (key, code) in (select * from unnest(%(keys)s::text[], %(codes)s::text[]))
     order by key, code, version desc
     """  # noqa: S608 - column names of our own tables
 )

@@ -10,6 +10,7 @@ import msgspec
 from sqlalchemy import Connection, text
 
 from schema import rows, tables
+from schema.statement import Statement
 
 FIRST_DELAY_S: Final = 1
 LONGEST_DELAY_S: Final = 3600
@@ -80,10 +81,10 @@ def put_off(db: Connection, events: Collection[tuple[str, str]]) -> None:
 
 def hasten(db: Connection, references: Collection[str]) -> int:
     """The events parked for these cases are due now, since the cases are there. Returns how many."""
-    return db.execute(
-        text("update parked set due_at = now() where case_reference = any(:references)"),
-        {"references": list(references)},
-    ).rowcount
+    return _HASTEN.run(db, references=list(references))
+
+
+_HASTEN: Final = Statement("update parked set due_at = now() where case_reference = any(%(references)s)")
 
 
 def due(db: Connection, limit: int) -> list[Parked]:

@@ -6,28 +6,29 @@ from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from events.state import Log, OrderKey, TimerState
 from schema import rows
+from schema.statement import Statement
 from schema.store import LOG_COLUMNS, TIMER_COLUMNS
 
 
 def last_logs(db: Connection, actors: Collection[str]) -> dict[str, OrderKey]:
     """The order key of the last log of each actor who has one."""
-    found = db.execute(
-        text(
-            """
-            select actor.id, last.occurred_at, last.source, last.event_id
-            from unnest(cast(:actors as text[])) as actor(id), lateral (
-                select occurred_at, source, event_id from log where log.actor = actor.id
-                order by occurred_at desc, source desc, event_id desc limit 1
-            ) as last
-            """
-        ),
-        {"actors": list(actors)},
-    )
-    return {row.id: (row.occurred_at, row.source, row.event_id) for row in found}
+    found = _LAST_LOGS.rows(db, actors=list(actors))
+    return {actor: (time, source, event_id) for actor, time, source, event_id in found}
+
+
+_LAST_LOGS: Final = Statement(
+    """
+    select actor.id, last.occurred_at, last.source, last.event_id
+    from unnest(%(actors)s::text[]) as actor(id), lateral (
+        select occurred_at, source, event_id from log where log.actor = actor.id
+        order by occurred_at desc, source desc, event_id desc limit 1
+    ) as last
+    """
+)
 
 
 def covering_starts(db: Connection, moments: Collection[tuple[str, datetime]]) -> dict[tuple[str, datetime], OrderKey]:
@@ -36,27 +37,27 @@ def covering_starts(db: Connection, moments: Collection[tuple[str, datetime]]) -
     A timer that ended or began at that very instant counts: which log comes first is for the fold to say. An actor's
     timers do not overlap, so besides those that began then, only the last one before can have run.
     """
-    found = db.execute(
-        text(
-            """
-            select moment.actor, moment.time, first.occurred_at, first.source, first.event_id
-            from unnest(cast(:actors as text[]), cast(:times as timestamptz[])) as moment(actor, time), lateral (
-                select start.occurred_at, start.source, start.event_id
-                from (
-                    (select id, stopped_at from timer
-                     where timer.actor = moment.actor and started_at < moment.time
-                     order by started_at desc, stopped_at desc nulls first limit 1)
-                    union all
-                    select id, stopped_at from timer where timer.actor = moment.actor and started_at = moment.time
-                ) as near join log as start on start.id = near.id
-                where near.stopped_at is null or near.stopped_at >= moment.time
-                order by start.occurred_at, start.source, start.event_id limit 1
-            ) as first
-            """
-        ),
-        {"actors": [actor for actor, _ in moments], "times": [moment for _, moment in moments]},
-    )
-    return {(row.actor, row.time): (row.occurred_at, row.source, row.event_id) for row in found}
+    found = _COVERING_STARTS.rows(db, actors=[actor for actor, _ in moments], times=[moment for _, moment in moments])
+    return {(actor, moment): (time, source, event_id) for actor, moment, time, source, event_id in found}
+
+
+_COVERING_STARTS: Final = Statement(
+    """
+    select moment.actor, moment.time, first.occurred_at, first.source, first.event_id
+    from unnest(%(actors)s::text[], %(times)s::timestamptz[]) as moment(actor, time), lateral (
+        select start.occurred_at, start.source, start.event_id
+        from (
+            (select id, stopped_at from timer
+             where timer.actor = moment.actor and started_at < moment.time
+             order by started_at desc, stopped_at desc nulls first limit 1)
+            union all
+            select id, stopped_at from timer where timer.actor = moment.actor and started_at = moment.time
+        ) as near join log as start on start.id = near.id
+        where near.stopped_at is null or near.stopped_at >= moment.time
+        order by start.occurred_at, start.source, start.event_id limit 1
+    ) as first
+    """
+)
 
 
 Stretch = tuple[str, OrderKey, OrderKey | None]
@@ -67,25 +68,26 @@ def next_logs(
     db: Connection, moments: Sequence[tuple[str, OrderKey]], codes: Collection[tuple[str, str]]
 ) -> list[OrderKey | None]:
     """For each (actor, order key): the order key of the actor's next log, after it, of one of these (key, code)."""
-    found = db.execute(
-        text(
-            """
-            select next.occurred_at, next.source, next.event_id
-            from unnest(cast(:actors as text[]), cast(:times as timestamptz[]), cast(:sources as text[]),
-                        cast(:ids as text[])) with ordinality as moment(actor, time, source, event_id, position)
-            left join lateral (
-                select occurred_at, source, event_id from log
-                where log.actor = moment.actor and occurred_at >= moment.time
-                  and (occurred_at, log.source, log.event_id) > (moment.time, moment.source, moment.event_id)
-                  and (key, code) in (select * from unnest(cast(:keys as text[]), cast(:codes as text[])))
-                order by occurred_at, log.source, log.event_id limit 1
-            ) as next on true
-            order by position
-            """
-        ),
-        _stretches("", moments) | {"keys": [key for key, _ in codes], "codes": [code for _, code in codes]},
-    )
-    return [None if row.occurred_at is None else (row.occurred_at, row.source, row.event_id) for row in found]
+    names = {"keys": [key for key, _ in codes], "codes": [code for _, code in codes]}
+    found = _NEXT_LOGS.rows(db, **_stretches("", moments), **names)
+    return [None if time is None else (time, source, event_id) for time, source, event_id in found]
+
+
+_NEXT_LOGS: Final = Statement(
+    """
+    select next.occurred_at, next.source, next.event_id
+    from unnest(%(actors)s::text[], %(times)s::timestamptz[], %(sources)s::text[], %(ids)s::text[])
+         with ordinality as moment(actor, time, source, event_id, position)
+    left join lateral (
+        select occurred_at, source, event_id from log
+        where log.actor = moment.actor and occurred_at >= moment.time
+          and (occurred_at, log.source, log.event_id) > (moment.time, moment.source, moment.event_id)
+          and (key, code) in (select * from unnest(%(keys)s::text[], %(codes)s::text[]))
+        order by occurred_at, log.source, log.event_id limit 1
+    ) as next on true
+    order by position
+    """
+)
 
 
 def actor_logs(db: Connection, stretches: Sequence[Stretch]) -> list[list[Log]]:
@@ -93,18 +95,18 @@ def actor_logs(db: Connection, stretches: Sequence[Stretch]) -> list[list[Log]]:
     logs: list[list[Log]] = [[] for _ in stretches]
     first = _stretches("", [(actor, start) for actor, start, _ in stretches])
     last = _stretches("last_", [(actor, end) for actor, _, end in stretches])
-    for position, *row in db.execute(_ACTOR_LOGS, first | last):
+    for position, *row in _ACTOR_LOGS.rows(db, **(first | last)):
         logs[position - 1].append(stored_log(row))
     return logs
 
 
 # A sub-select with an offset is planned by itself, for one stretch: by the index. As a plain join, the planner would
 # rather read the whole log, and the cost of a late event would grow with it.
-_ACTOR_LOGS: Final = text(
+_ACTOR_LOGS: Final = Statement(
     f"""
     select part.position, found.*
-    from unnest(cast(:actors as text[]), cast(:times as timestamptz[]), cast(:sources as text[]), cast(:ids as text[]),
-                cast(:last_times as timestamptz[]), cast(:last_sources as text[]), cast(:last_ids as text[]))
+    from unnest(%(actors)s::text[], %(times)s::timestamptz[], %(sources)s::text[], %(ids)s::text[],
+                %(last_times)s::timestamptz[], %(last_sources)s::text[], %(last_ids)s::text[])
          with ordinality as part(actor, time, source, event_id, last_time, last_source, last_event_id, position),
     lateral (
         select {", ".join(f"log.{name}" for name in LOG_COLUMNS)} from log
@@ -132,27 +134,26 @@ def _stretches(prefix: str, moments: Sequence[tuple[str, OrderKey | None]]) -> d
 def case_logs(db: Connection, references: Collection[str]) -> dict[str, list[Log]]:
     """The whole log of each of these cases, by reference. The cases are locked."""
     logs: dict[str, list[Log]] = {reference: [] for reference in references}
-    # Fetched at once: SQLAlchemy would ask the driver for each row.
-    for log in map(stored_log, db.execute(_CASE_LOGS, {"references": list(references)}).all()):
+    for log in map(stored_log, _CASE_LOGS.rows(db, references=list(references))):
         logs[log.case or ""].append(log)
     return logs
 
 
-_CASE_LOGS: Final = text(
-    f"select {rows.names(LOG_COLUMNS)} from log where case_reference = any(:references)"  # noqa: S608 - our own columns
+_CASE_LOGS: Final = Statement(
+    f"select {rows.names(LOG_COLUMNS)} from log where case_reference = any(%(references)s)"  # noqa: S608 - our own columns
 )
 
 
 def logs_of(db: Connection, events: Collection[tuple[str, str]]) -> dict[tuple[str, str], Log]:
     """The log entry of each of the (source, event_id) that is recorded."""
-    names = {"sources": [source for source, _ in events], "ids": [event_id for _, event_id in events]}
-    return {(log.source, log.event_id): log for log in map(stored_log, db.execute(_LOGS_OF, names))}
+    found = _LOGS_OF.rows(db, sources=[source for source, _ in events], ids=[event_id for _, event_id in events])
+    return {(log.source, log.event_id): log for log in map(stored_log, found)}
 
 
-_LOGS_OF: Final = text(
+_LOGS_OF: Final = Statement(
     f"""
     select {", ".join(f"log.{name}" for name in LOG_COLUMNS)}
-    from unnest(cast(:sources as text[]), cast(:ids as text[])) as event(source, event_id)
+    from unnest(%(sources)s::text[], %(ids)s::text[]) as event(source, event_id)
     join log on log.source = event.source and log.event_id = event.event_id
     """  # noqa: S608 - column names of our own tables
 )
@@ -165,5 +166,8 @@ def stored_log(row: Sequence[Any]) -> Log:
 
 def timers(db: Connection, ids: Collection[int]) -> list[TimerState]:
     """These timers, as far as they exist."""
-    found = db.execute(text(f"select {rows.names(TIMER_COLUMNS)} from timer where id = any(:ids)"), {"ids": list(ids)})  # noqa: S608 - ours
+    found = _TIMERS.rows(db, ids=list(ids))
     return [TimerState(**dict(zip(TimerState.__struct_fields__, row, strict=True))) for row in found]
+
+
+_TIMERS: Final = Statement(f"select {rows.names(TIMER_COLUMNS)} from timer where id = any(%(ids)s)")  # noqa: S608 - ours

@@ -23,9 +23,9 @@ class Listed:
 
     def __init__(self, table: Table, columns: Sequence[str]) -> None:
         listed = ", ".join(f"{_element(table, name, at)} as {_quoted(name)}" for at, name in enumerate(columns))
-        given = "jsonb_array_elements(cast(:rows as jsonb)) as listed(row)"
+        given = "jsonb_array_elements(%(rows)s::jsonb) as listed(row)"
         self.new: Final = f"(select {listed} from {given}) as new"  # noqa: S608 - column names of our own tables
-        """What a statement selects or updates from; `bound` gives it its rows."""
+        """What a `Statement` selects or updates from; `bound` gives it its rows."""
         # A tuple whose length and types are known only here.
         self._rows: Any = list[tuple[tuple(_python_type(table, name) for name in columns)]]  # type: ignore[misc]
 

@@ -13,11 +13,12 @@ from operator import attrgetter
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from events.state import CaseState, Log, TimerState
 from schema import rows, tables
 from schema.copying import Copy
+from schema.statement import Statement
 
 LOG_COLUMNS: Final = tuple("case_reference" if name == "case" else name for name in Log.__struct_fields__)
 # The case's own columns, in the order of CaseState; then what the fold remembers.
@@ -51,43 +52,41 @@ def clock_and_ids(db: Connection, count: int) -> tuple[datetime, list[int]]:
     The first that a batch does: it shares the gate until its transaction ends, and so waits while a rebuild swaps
     (schema/rebuilding.py). Ids that are not used, or whose transaction is rolled back, are lost.
     """
-    row = db.execute(
-        text(
-            """
-            with gate as materialized (select pg_advisory_xact_lock_shared(:gate))
-            select now(), array(select nextval('log_id_seq') from generate_series(1, :count)) from gate
-            """
-        ),
-        {"count": count, "gate": GATE},
-    ).one()
-    return row[0], row[1]
+    ((now, ids),) = _CLOCK_AND_IDS.rows(db, count=count, gate=GATE)
+    return now, ids
+
+
+_CLOCK_AND_IDS: Final = Statement(
+    """
+    with gate as materialized (select pg_advisory_xact_lock_shared(%(gate)s))
+    select now(), array(select nextval('log_id_seq') from generate_series(1, %(count)s)) from gate
+    """
+)
 
 
 def lock_actors(db: Connection, actors: Collection[str]) -> None:
     """Nobody else folds these actors' timers until the transaction ends. Blocks."""
-    db.execute(
-        text(
-            """
-            select pg_advisory_xact_lock(hash) from (
-                select distinct hashtextextended(actor, 0) as hash
-                from unnest(cast(:actors as text[])) as actor order by hash
-            ) as locks
-            """
-        ),
-        {"actors": list(actors)},
-    )
+    _LOCK_ACTORS.run(db, actors=list(actors))
+
+
+_LOCK_ACTORS: Final = Statement(
+    """
+    select pg_advisory_xact_lock(hash) from (
+        select distinct hashtextextended(actor, 0) as hash from unnest(%(actors)s::text[]) as actor order by hash
+    ) as locks
+    """
+)
 
 
 def lock_cases(db: Connection, references: Collection[str]) -> dict[str, CaseState]:
     """The cases that exist, as folded so far; nobody else changes them until the transaction ends. Blocks."""
-    found = db.execute(_LOCK_CASES, {"references": list(references)})
-    return {row[0]: _case(row) for row in found}
+    return {row[0]: _case(row) for row in _LOCK_CASES.rows(db, references=list(references))}
 
 
-_LOCK_CASES: Final = text(
+_LOCK_CASES: Final = Statement(
     f"""
     select {rows.names(_CASE)} from "case"
-    where reference = any(:references) order by reference for update
+    where reference = any(%(references)s) order by reference for update
     """  # noqa: S608 - column names of our own tables
 )
 
@@ -103,16 +102,16 @@ def _case(row: Sequence[Any]) -> CaseState:
 
 def running_timers(db: Connection, actors: Collection[str]) -> dict[str, TimerState]:
     """The running timer of each actor who has one. The actors are locked before."""
-    found = db.execute(
-        text(
-            "select id, actor, started_at, case_reference from timer where actor = any(:actors) and stopped_at is null"
-        ),
-        {"actors": list(actors)},
-    )
+    found = _RUNNING_TIMERS.rows(db, actors=list(actors))
     return {
-        row.actor: TimerState(id=row.id, actor=row.actor, started_at=row.started_at, case=row.case_reference)
-        for row in found
+        actor: TimerState(id=timer_id, actor=actor, started_at=started_at, case=case)
+        for timer_id, actor, started_at, case in found
     }
+
+
+_RUNNING_TIMERS: Final = Statement(
+    "select id, actor, started_at, case_reference from timer where actor = any(%(actors)s) and stopped_at is null"
+)
 
 
 # What only another recorder can have written, since what a transaction read of it.
@@ -136,36 +135,41 @@ _log_values: Final = attrgetter(*Log.__struct_fields__)
 
 def recorded_events(db: Connection, events: Collection[tuple[str, str]]) -> set[tuple[str, str]]:
     """Those of the (source, event_id) that the log holds already."""
-    found = db.execute(
-        text(
-            """
-            select log.source, log.event_id
-            from unnest(cast(:sources as text[]), cast(:ids as text[])) as event(source, event_id)
-            join log on log.source = event.source and log.event_id = event.event_id
-            """
-        ),
-        {"sources": [source for source, _ in events], "ids": [event_id for _, event_id in events]},
+    found = _RECORDED_EVENTS.rows(
+        db, sources=[source for source, _ in events], ids=[event_id for _, event_id in events]
     )
-    return {(row.source, row.event_id) for row in found}
+    return {(source, event_id) for source, event_id in found}
+
+
+_RECORDED_EVENTS: Final = Statement(
+    """
+    select log.source, log.event_id
+    from unnest(%(sources)s::text[], %(ids)s::text[]) as event(source, event_id)
+    join log on log.source = event.source and log.event_id = event.event_id
+    """
+)
 
 
 def rewrite_logs(db: Connection, logs: Iterable[Log]) -> None:
     """Write what folding again gave for the derived columns of stored logs."""
-    db.execute(_REWRITE_LOGS, _DERIVED_LOGS.bound(map(attrgetter(*_LOG_DERIVED), logs)))
+    _REWRITE_LOGS.run(db, **_DERIVED_LOGS.bound(map(attrgetter(*_LOG_DERIVED), logs)))
 
 
 _LOG_DERIVED: Final = (
     "id", "timer_id", "suppressed", "category", "provider", "organisation", "case_source", "case_created_at",
 )  # fmt: skip
 _DERIVED_LOGS: Final = rows.Listed(tables.log, _LOG_DERIVED)
-_REWRITE_LOGS: Final = text(
+_REWRITE_LOGS: Final = Statement(
     f"update log set {rows.assignments(_LOG_DERIVED[1:])} from {_DERIVED_LOGS.new} where log.id = new.id"  # noqa: S608 - our own columns
 )
 
 
 def delete_timers(db: Connection, ids: Collection[int]) -> None:
     """Delete timers that, as a late event tells, were never started."""
-    db.execute(text("delete from timer where id = any(:ids)"), {"ids": list(ids)})
+    _DELETE_TIMERS.run(db, ids=list(ids))
+
+
+_DELETE_TIMERS: Final = Statement("delete from timer where id = any(%(ids)s)")
 
 
 def insert_cases(db: Connection, cases: Iterable[CaseState]) -> None:
@@ -178,11 +182,11 @@ _COPY_CASES: Final = Copy(tables.case, _CASE)
 
 def update_cases(db: Connection, cases: Iterable[CaseState]) -> None:
     """Write changed cases over those that `lock_cases` gave."""
-    db.execute(_UPDATE_CASES, _CASES.bound(map(_case_row, cases)))
+    _UPDATE_CASES.run(db, **_CASES.bound(map(_case_row, cases)))
 
 
 _CASES: Final = rows.Listed(tables.case, _CASE)
-_UPDATE_CASES: Final = text(
+_UPDATE_CASES: Final = Statement(
     f"""
     update "case" set {rows.assignments(_CASE[1:])}, modified_at = now()
     from {_CASES.new} where "case".reference = new.reference
@@ -204,11 +208,11 @@ _COPY_TIMERS: Final = Copy(tables.timer, TIMER_COLUMNS)
 
 def update_timers(db: Connection, timers: Iterable[TimerState]) -> None:
     """Write changed timers over those that `running_timers` gave."""
-    db.execute(_UPDATE_TIMERS, _TIMERS.bound(map(_timer_row, timers)))
+    _UPDATE_TIMERS.run(db, **_TIMERS.bound(map(_timer_row, timers)))
 
 
 _TIMERS: Final = rows.Listed(tables.timer, TIMER_COLUMNS)
-_UPDATE_TIMERS: Final = text(
+_UPDATE_TIMERS: Final = Statement(
     f"update timer set {rows.assignments(TIMER_COLUMNS[1:])} from {_TIMERS.new} where timer.id = new.id"  # noqa: S608 - our own columns
 )
 

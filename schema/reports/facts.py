@@ -7,11 +7,12 @@ from operator import attrgetter
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import Connection, Table, text
+from sqlalchemy import Connection, Table
 
 from events.facts import Assignment, Callback, Complaint, Facts
 from schema import rows, tables
 from schema.copying import Copy
+from schema.statement import Statement
 
 # Any number that nothing else locks.
 _LOCKS: Final = 0x6661_6374
@@ -40,17 +41,16 @@ def lock_facts(db: Connection, cases: Collection[str]) -> None:
 
     The log is to be read after this: then what is written is never older than what another wrote.
     """
-    db.execute(
-        text(
-            """
-            select pg_advisory_xact_lock(:locks, hash) from (
-                select distinct hashtext(reference) as hash
-                from unnest(cast(:cases as text[])) as reference order by hash
-            ) as wanted
-            """
-        ),
-        {"locks": _LOCKS, "cases": list(cases)},
-    )
+    _LOCK_FACTS.run(db, locks=_LOCKS, cases=list(cases))
+
+
+_LOCK_FACTS: Final = Statement(
+    """
+    select pg_advisory_xact_lock(%(locks)s, hash) from (
+        select distinct hashtext(reference) as hash from unnest(%(cases)s::text[]) as reference order by hash
+    ) as wanted
+    """
+)
 
 
 def replace_facts(db: Connection, cases: Collection[str], facts: Iterable[Facts]) -> dict[str, int]:
@@ -61,15 +61,24 @@ def replace_facts(db: Connection, cases: Collection[str], facts: Iterable[Facts]
     facts = list(facts)
     written = {}
     for kind, (table, _) in KINDS.items():
-        names = columns(kind)
         fresh = {row[0]: row for one in facts for row in rows_of(one, kind)}
-        select = text(f"select {rows.names(names)} from {table.name} where case_reference = any(:cases)")  # noqa: S608
-        stored = {row[0]: tuple(row) for row in db.execute(select, {"cases": list(cases)})}
+        stored = {row[0]: row for row in _SELECT[kind].rows(db, cases=list(cases))}
         gone = [log_id for log_id, row in stored.items() if fresh.get(log_id) != row]
         new = [row for log_id, row in sorted(fresh.items()) if stored.get(log_id) != row]
         if gone:
-            db.execute(text(f"delete from {table.name} where log_id = any(:ids)"), {"ids": gone})  # noqa: S608
+            _DELETE[kind].run(db, ids=gone)
         if new:
-            Copy(table, names).insert(db, new)
+            _COPY[kind].insert(db, new)
         written[table.name] = len({*gone, *(row[0] for row in new)})
     return written
+
+
+_SELECT: Final = {
+    kind: Statement(f"select {rows.names(columns(kind))} from {table.name} where case_reference = any(%(cases)s)")  # noqa: S608
+    for kind, (table, _) in KINDS.items()
+}
+_DELETE: Final = {
+    kind: Statement(f"delete from {table.name} where log_id = any(%(ids)s)")  # noqa: S608
+    for kind, (table, _) in KINDS.items()
+}
+_COPY: Final = {kind: Copy(table, columns(kind)) for kind, (table, _) in KINDS.items()}

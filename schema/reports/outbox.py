@@ -13,6 +13,7 @@ from sqlalchemy import Connection, text
 
 from schema.reports.declaring import DIMENSIONS, SUMS
 from schema.reports.tally import Row
+from schema.statement import Statement
 
 TAKEN_ROWS: Final = 500
 # About as much as is added up in a quarter of a second: then others see it, and a kill costs no more.
@@ -24,11 +25,13 @@ def post(db: Connection, sums: Sequence[Row], cases: Collection[str]) -> int:
     """Put a batch's deltas into the outbox. Returns how many there were: rows to add to, and cases to look at."""
     deltas = len(sums) + len(cases)
     if deltas:
-        db.execute(
-            text("insert into report_outbox (deltas, sums, cases) values (:deltas, cast(:sums as json), :cases)"),
-            {"deltas": deltas, "sums": msgspec.json.encode(sums).decode(), "cases": sorted(cases)},
-        )
+        _POST.run(db, deltas=deltas, sums=msgspec.json.encode(sums).decode(), cases=sorted(cases))
     return deltas
+
+
+_POST: Final = Statement(
+    "insert into report_outbox (deltas, sums, cases) values (%(deltas)s, %(sums)s::json, %(cases)s)"
+)
 
 
 class Taken(msgspec.Struct, frozen=True):
@@ -44,7 +47,7 @@ def take(db: Connection, *, most_rows: int = TAKEN_ROWS, most_deltas: int = TAKE
     In the caller's transaction: killed before its commit, all of it is in the outbox again. Several may take at once:
     each takes rows that no other holds.
     """
-    row = db.execute(_TAKE, {"rows": most_rows, "deltas": most_deltas}).one()
+    (row,) = _TAKE.rows(db, rows=most_rows, deltas=most_deltas)
     return Taken(*row)
 
 
@@ -59,15 +62,15 @@ _ELEMENTS: Final = ", ".join(
 )
 # By their place: joined by id, a backlog that came faster than the statistics (they say that the outbox is empty) would
 # be looked through once for each row taken. The rows are locked, and rows of the outbox are never updated.
-_TAKE: Final = text(
+_TAKE: Final = Statement(
     f"""
     with locked as materialized (
-        select ctid as place, id, deltas from report_outbox order by id limit :rows for update skip locked
+        select ctid as place, id, deltas from report_outbox order by id limit %(rows)s for update skip locked
     ),
     taken as (
         delete from report_outbox where ctid = any(array(
             select place from (select place, sum(deltas) over (order by id) - deltas as before from locked) as so_far
-            where before < :deltas
+            where before < %(deltas)s
         )) returning deltas, sums, cases
     ),
     summed as (

@@ -8,10 +8,11 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine
 
 from schema import rows, tables
 from schema.connection import make_engine
+from schema.statement import Statement
 
 COLUMNS = ("reference", "category", "callback_attempt", "provider_viewed", "complaint_flag", "memory")
 LISTED = rows.Listed(tables.case, COLUMNS)
@@ -29,8 +30,7 @@ def engine(database_url: str) -> Iterator[Engine]:
 
 def through(engine: Engine, *given: tuple[Any, ...]) -> list[tuple[Any, ...]]:
     with engine.connect() as db:
-        query = text(f"select {rows.names(COLUMNS)} from {LISTED.new}")
-        return [tuple(row) for row in db.execute(query, LISTED.bound(given))]
+        return list(Statement(f"select {rows.names(COLUMNS)} from {LISTED.new}").rows(db, **LISTED.bound(given)))
 
 
 @pytest.mark.parametrize(

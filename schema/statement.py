@@ -1,0 +1,45 @@
+"""A statement that each batch executes: SQL that goes to the driver as it is, a quarter of the way through SQLAlchemy.
+
+docs/decisions/0003-text-statements.md has the figures. Everything else is SQLAlchemy's: the connection and its pool,
+the transaction, and the errors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import psycopg
+from sqlalchemy import Connection
+
+from schema.connection import driver_error
+
+# Kept with the driver's connection: a new one for each statement would cost as much again as executing it.
+_CURSOR: Final = "caselog cursor"
+
+
+class Statement:
+    """SQL with its parameters as `%(name)s`; a per cent sign is written `%%`."""
+
+    def __init__(self, sql: str) -> None:
+        self.sql: Final = sql
+        self._sent = sql.encode()
+
+    def rows(self, db: Connection, **parameters: Any) -> Sequence[tuple[Any, ...]]:
+        """Execute it and return all its rows. Raises SQLAlchemy's errors."""
+        return self._executed(db, parameters).fetchall()
+
+    def run(self, db: Connection, **parameters: Any) -> int:
+        """Execute it and return how many rows it wrote or found. Raises SQLAlchemy's errors."""
+        return self._executed(db, parameters).rowcount
+
+    def _executed(self, db: Connection, parameters: dict[str, Any]) -> psycopg.Cursor[tuple[Any, ...]]:
+        cursor: psycopg.Cursor[tuple[Any, ...]] | None = db.info.get(_CURSOR)
+        if cursor is None:
+            driver = db.connection.driver_connection
+            assert isinstance(driver, psycopg.Connection)
+            cursor = db.info[_CURSOR] = driver.cursor()
+        try:
+            return cursor.execute(self._sent, parameters)
+        except psycopg.Error as error:
+            raise driver_error(db, self.sql, error) from error
