@@ -55,7 +55,7 @@ check: $(STAMP) ## Check format, style, types and the direction of imports
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/python -m mypy
-	@set -e; for folder in $$(find tests -name '*.py' -exec dirname {} \; | sort -u); do \
+	@set -e; for folder in $$(find tests benchmarks -name '*.py' -exec dirname {} \; | sort -u); do \
 	  echo "$(BIN)/python -m mypy $$folder/*.py"; $(BIN)/python -m mypy $$folder/*.py; \
 	done
 	$(BIN)/python $(BIN)/lint-imports

@@ -69,17 +69,17 @@ def celery_app(broker_url: str) -> Celery:
         broker_connection_retry_on_startup=True,
     )
 
-    @app.task(name="record", shared=False, bind=True, max_retries=RETRIES)
     def record(job: Any, raw: str) -> None:
         try:
             _road().record(raw.encode())
         except NotYet as error:
             raise job.retry(exc=error, countdown=0.05) from error
 
-    @app.task(name="nothing", shared=False)
     def nothing(raw: str) -> None:
         pass
 
+    app.task(name="record", shared=False, bind=True, max_retries=RETRIES)(record)
+    app.task(name="nothing", shared=False)(nothing)
     return app
 
 

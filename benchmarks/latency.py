@@ -92,7 +92,8 @@ def measure(services: Services, rate: int, events: list[dict[str, Any]]) -> list
             worked_off(services, len(events), alive, after=after)
         hearing.join()
         listener.execute("drop function tell() cascade")
-        ids = dict(listener.execute("select event_id, id from log where id > %s", [after]).fetchall())
+        query = "select event_id, id from log where id > %s"
+        ids: dict[str, int] = dict(listener.execute(query, [after]).fetchall())
     return [1000 * (committed_s[ids[name]] - at_s) for name, at_s in published_s.items()]
 
 

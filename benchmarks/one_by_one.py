@@ -58,17 +58,17 @@ class OneByOne:
                     other.execute(insert(dead_letter).values(_dead(event, raw, error)))
 
     def _record(self, db: Connection, screened: Screened) -> None:
-        case = is_new = None
+        case, is_new = None, False
         if screened.case is not None:
-            row = db.execute(_CASE.where(cases.c.reference == screened.case)).one_or_none()
-            is_new = row is None
-            if row is None and not screened.creates_case:
+            stored = db.execute(_CASE.where(cases.c.reference == screened.case)).one_or_none()
+            is_new = stored is None
+            if is_new and not screened.creates_case:
                 raise NotYet(screened.case)
-            case = CaseState(reference=screened.case) if row is None else store._case(row)  # noqa: SLF001
+            case = CaseState(reference=screened.case) if stored is None else store._case(stored)  # noqa: SLF001
         code = screened.code or resolve(screened.event, screened.registered, event_registry, case)
         actor = screened.event.data.actor
-        log_id, *timer = db.execute(_ID_AND_TIMER, {"actor": None if actor is None else actor.id}).one()
-        running = None if timer[0] is None else TimerState(**dict(zip(_TIMER, timer, strict=True)))
+        log_id, *found = db.execute(_ID_AND_TIMER, {"actor": None if actor is None else actor.id}).one()
+        running = None if found[0] is None else TimerState(**dict(zip(_TIMER, found, strict=True)))
         log = make_log(screened, code, log_id)
         fold = TimerFold({} if running is None else {running.actor: running})
         log.timer_id = fold.covering(log, code)

@@ -211,9 +211,9 @@ def floor(services: Services, events: list[bytes]) -> float:
     with engine.connect() as db:
         columns = ", ".join(store.LOG_COLUMNS)
         logs = [past.stored_log(row) for row in db.execute(text(f"select {columns} from log order by id"))]
-    with psycopg.connect(services.database_url, autocommit=True) as db:
-        db.execute("truncate log")
-        db.execute("checkpoint")
+    with psycopg.connect(services.database_url, autocommit=True) as emptying:
+        emptying.execute("truncate log")
+        emptying.execute("checkpoint")
     began_s = time.perf_counter()
     for start in range(0, len(logs), TRANSACTION):
         with engine.begin() as db, store.inserting_logs(db, logs[start : start + TRANSACTION]):
