@@ -40,7 +40,7 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--logs", type=int, nargs="+", default=[200_000], help="logs that are there already")
     arguments.add_argument("--events", type=int, default=40_000, help="events worked off in each turn")
-    arguments.add_argument("--rounds", type=int, default=3)
+    arguments.add_argument("--rounds", type=int, default=5)
     arguments.add_argument("--seconds", type=float, default=10, help="for the latency on each log")
     arguments.add_argument("--prove", action="store_true", help="verify each database at the end; minutes a million")
     add_output(arguments)
