@@ -1,4 +1,4 @@
-"""A statement that each batch executes: SQL that goes to the driver as it is, a quarter of the way through SQLAlchemy.
+"""A statement that each batch executes: SQL that goes to the driver as it is, for a quarter of what SQLAlchemy takes.
 
 docs/decisions/0003-text-statements.md has the figures. Everything else is SQLAlchemy's: the connection and its pool,
 the transaction, and the errors.
@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 
 from schema.connection import driver_error
 
-# Kept with the driver's connection: a new one for each statement would cost as much again as executing it.
+# Kept with the driver's connection: with a new one each time, a statement would take half as long again.
 _CURSOR: Final = "caselog cursor"
 
 
