@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 import psycopg
@@ -108,6 +108,15 @@ def hush(error: psycopg.Error) -> str | None:
 def limit_statements(db: Connection, limit_ms: int) -> None:
     """A statement of this transaction that takes longer is cancelled, with an error."""
     db.execute(text("select set_config('statement_timeout', :limit_ms, true)"), {"limit_ms": str(limit_ms)})
+
+
+def driver_of(db: Connection) -> psycopg.Connection[Any]:
+    """The driver's own connection, in a transaction that SQLAlchemy knows of, and so commits or rolls back."""
+    if not db.in_transaction():
+        db.begin()
+    driver = db.connection.driver_connection
+    assert isinstance(driver, psycopg.Connection)
+    return driver
 
 
 def driver_error(db: Connection, statement: str, error: psycopg.Error) -> Exception:

@@ -24,7 +24,7 @@ from sqlalchemy import Connection, Table
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import DBAPIError
 
-from schema.connection import driver_error
+from schema.connection import driver_error, driver_of
 from schema.rows import names
 
 _DIALECT: Final = postgresql.dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy leaves it untyped
@@ -83,8 +83,7 @@ class Copy:
 
         All of them are sent by then: whatever becomes of this process, PostgreSQL does not wait for it.
         """
-        driver = db.connection.driver_connection
-        assert isinstance(driver, psycopg.Connection)
+        driver = driver_of(db)
         try:
             with driver.cursor() as cursor:
                 for dumper in (_Int2, _Int4, _Bool, _Jsonb):

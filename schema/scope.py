@@ -13,6 +13,8 @@ from typing import Final, TypeAlias
 from events.state import OrderKey
 from schema.proof import Session
 
+NO_MARK: Final = 2**63 - 1
+
 
 def select_new(session: Session, mark: int) -> int:
     """Select the logs with ids above the mark, instead of those selected before. Returns how many."""
@@ -32,16 +34,16 @@ def select_case(session: Session, reference: str) -> None:
     )
 
 
-def stretch_by_log(session: Session, timer_ends: Iterable[tuple[str, str]], *, mark: int | None = None) -> None:
+def stretch_by_log(session: Session, timer_ends: Iterable[tuple[str, str]], *, mark: int = NO_MARK) -> None:
     """Select the part of each actor's log that the selected logs stand in, said by the log alone: one an actor.
 
     It begins after the last log before them that ended any timer, and goes up to the last of them or the next such log
-    after it. An actor who never ends a timer has it read from the beginning. `mark`: None where none of them is new.
+    after it. An actor who never ends a timer has it read from the beginning. `NO_MARK` where none of them is new.
     """
     ends = list(timer_ends)
     keys, codes = [key for key, _ in ends], [code for _, code in ends]
     session.execute("truncate proof_stretch")
-    session.execute(_BY_LOG.encode(), {"keys": keys, "codes": codes, "mark": _NO_MARK if mark is None else mark})
+    session.execute(_BY_LOG.encode(), {"keys": keys, "codes": codes, "mark": mark})
     _forget_stretched(session)
 
 
@@ -79,8 +81,6 @@ _BY_LOG: Final = """
         order by occurred_at, source, event_id limit 1
     ) as after on true
 """
-
-_NO_MARK: Final = 2**63 - 1
 
 Stretch: TypeAlias = tuple[str, OrderKey, OrderKey | None]
 """An actor, and the order keys of the first and the last log; None: to the end of the log."""

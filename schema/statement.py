@@ -12,7 +12,7 @@ from typing import Any, Final
 import psycopg
 from sqlalchemy import Connection
 
-from schema.connection import driver_error
+from schema.connection import driver_error, driver_of
 
 # Kept with the driver's connection: with a new one each time, a statement would take half as long again.
 _CURSOR: Final = "caselog cursor"
@@ -34,10 +34,9 @@ class Statement:
         return self._executed(db, parameters).rowcount
 
     def _executed(self, db: Connection, parameters: dict[str, Any]) -> psycopg.Cursor[tuple[Any, ...]]:
+        driver = driver_of(db)
         cursor: psycopg.Cursor[tuple[Any, ...]] | None = db.info.get(_CURSOR)
         if cursor is None:
-            driver = db.connection.driver_connection
-            assert isinstance(driver, psycopg.Connection)
             cursor = db.info[_CURSOR] = driver.cursor()
         try:
             return cursor.execute(self._sent, parameters)

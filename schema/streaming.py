@@ -9,7 +9,7 @@ import psycopg
 from psycopg import capabilities
 from sqlalchemy import Connection, Engine, event, text
 
-from schema.connection import driver_error
+from schema.connection import driver_error, driver_of
 
 # A libpq before 17 gives them one by one.
 _CHUNK_ROWS: Final = 1000 if capabilities.has_stream_chunked() else 1
@@ -17,17 +17,14 @@ _STREAMED: Final = "caselog_streamed"
 
 
 def stream(db: Connection, query: str, parameters: Mapping[str, Any]) -> Generator[tuple[Any, ...]]:
-    """The rows of a query with SQLAlchemy's `:name` parameters, asked for at once; in a transaction.
+    """The rows of a query with SQLAlchemy's `:name` parameters, asked for at once.
 
     Until the last is read the connection takes no other statement. Who stops before rolls back, or gives the connection
     back: that cancels the query. A server-side cursor instead would find rows only while the reader waits for them, in
     half the time at best. Raises SQLAlchemy's errors, as a statement would.
     """
-    assert db.in_transaction()  # SQLAlchemy does not begin one for what goes to the driver, and would not roll back
     compiled = text(query).bindparams(**parameters).compile(dialect=db.dialect)
-    driver = db.connection.driver_connection
-    assert isinstance(driver, psycopg.Connection)
-    rows = driver.cursor(binary=True).stream(str(compiled).encode(), compiled.params, size=_CHUNK_ROWS)
+    rows = driver_of(db).cursor(binary=True).stream(str(compiled).encode(), compiled.params, size=_CHUNK_ROWS)
     db.info[_STREAMED] = rows
     try:
         first = next(rows, None)

@@ -40,6 +40,10 @@ def test_it_is_part_of_the_transaction_that_it_is_executed_in(engine: Engine) ->
         assert db.execute(text("select why from pause")).scalars().all() == ["a test"]
         db.rollback()
         assert Statement("select why from pause").rows(db) == []
+        assert insert.run(db, why="another") == 1
+        db.commit()
+    with engine.connect() as db:
+        assert Statement("select why from pause").rows(db) == [("another",)]
 
 
 @pytest.mark.parametrize(
