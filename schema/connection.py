@@ -47,8 +47,8 @@ def make_engine(
     Who finds all its connections taken waits `turn_s` seconds for one, and then gets SQLAlchemy's `TimeoutError`.
     PostgreSQL ends a session that does nothing for `idle_s` seconds within a transaction (0: never); a reader that
     streams to a person may well pause for longer, a worker that holds locks may not.
-    `by_index`: who looks up a batch's cases, actors and events never reads a whole table for it, even while PostgreSQL
-    has no statistics and takes the batch for half of it.
+    `by_index`: who looks up a batch's cases, actors and events never reads a whole table for it, nor all that an actor
+    ever did, even while PostgreSQL has no statistics and takes the batch for half of it.
     Dead connections of the pool (after a restart of the server) are found and replaced before use.
     """
     url = make_url(database_url).set(drivername="postgresql+psycopg")
@@ -75,6 +75,7 @@ def make_engine(
         connection.execute(f"set idle_in_transaction_session_timeout = {idle_s * 1000}")
         if by_index:
             connection.execute("set enable_seqscan = off")
+            connection.execute("set enable_bitmapscan = off")
         # To compile the plan of a report costs half a second, and its first row is due before.
         connection.execute("set jit = off")
         connection.autocommit = False

@@ -68,25 +68,35 @@ def next_logs(
     db: Connection, moments: Sequence[tuple[str, OrderKey]], codes: Collection[tuple[str, str]]
 ) -> list[OrderKey | None]:
     """For each (actor, order key): the order key of the actor's next log, after it, of one of these (key, code)."""
-    names = {"keys": [key for key, _ in codes], "codes": [code for _, code in codes]}
-    found = _NEXT_LOGS.rows(db, **_stretches("", moments), **names)
+    names = [f"{key}{_BETWEEN}{code}" for key, code in codes]
+    found = _NEXT_LOGS.rows(db, **_stretches("", moments), names=names)
     return [None if time is None else (time, source, event_id) for time, source, event_id in found]
 
 
+# Neither a key nor a code holds a control character.
+_BETWEEN: Final = "\x1f"
+# One array of names is hashed; held against two arrays, a log took as long as thirty.
+_IS_NEXT: Final = f"""
+    log.actor = moment.actor
+    and (log.occurred_at, log.source, log.event_id) > (moment.time, moment.source, moment.event_id)
+    and log.key || '{_BETWEEN}' || log.code = any(%(names)s::text[])
+"""
+# First the instant, in the very order of the index, and then which log it is. Sorted by all three in one, PostgreSQL
+# may as well read all that the actor did since: without statistics it supposes that to be little.
 _NEXT_LOGS: Final = Statement(
-    """
+    f"""
     select next.occurred_at, next.source, next.event_id
     from unnest(%(actors)s::text[], %(times)s::timestamptz[], %(sources)s::text[], %(ids)s::text[])
          with ordinality as moment(actor, time, source, event_id, position)
     left join lateral (
-        select occurred_at, source, event_id from log
-        where log.actor = moment.actor and occurred_at >= moment.time
-          and (occurred_at, log.source, log.event_id) > (moment.time, moment.source, moment.event_id)
-          and (key, code) in (select * from unnest(%(keys)s::text[], %(codes)s::text[]))
-        order by occurred_at, log.source, log.event_id limit 1
+        select occurred_at from log where {_IS_NEXT} and occurred_at >= moment.time order by occurred_at limit 1
+    ) as instant on true
+    left join lateral (
+        select occurred_at, source, event_id from log where {_IS_NEXT} and occurred_at = instant.occurred_at
+        order by source, event_id limit 1
     ) as next on true
     order by position
-    """
+    """  # noqa: S608 - our own columns
 )
 
 
