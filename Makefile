@@ -73,7 +73,7 @@ bench: $(STAMP) ## Measure this machine against the usual ways, some eleven minu
 # At full size: a log of ten million, a backlog of a million. The machine should have nothing else to do meanwhile.
 .PHONY: bench-all
 bench-all: $(STAMP) ## The same at full size: a log of ten million, a backlog of a million; some twenty minutes
-	$(BIN)/python benchmarks/throughput.py --events 80000
+	$(BIN)/python benchmarks/throughput.py --events 160000
 	$(BIN)/python benchmarks/publishing.py
 	$(BIN)/python benchmarks/latency.py
 	$(BIN)/python benchmarks/growth.py --logs 1000000 10000000

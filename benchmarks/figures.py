@@ -19,16 +19,20 @@ WIDTH, ROW, LEFT, TOP, RIGHT = 860, 26, 340, 56, 120
 
 
 class Series(msgspec.Struct):
-    """One contender: its figure of each round, and what a reader has to know of them."""
+    """One contender: its figure of each round, and which share of the processors was busy, where that was looked at."""
 
     name: str
     values: list[float] = msgspec.field(default_factory=list)
-    note: str = ""
+    busy: list[float] = msgspec.field(default_factory=list)
     is_ours: bool = True
 
     @property
     def median(self) -> float:
         return statistics.median(self.values)
+
+    @property
+    def note(self) -> str:
+        return f"{statistics.median(self.busy):.0%} of the processors busy" if self.busy else ""
 
 
 def add_output(arguments: argparse.ArgumentParser) -> None:

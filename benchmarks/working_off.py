@@ -65,7 +65,7 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 
 
 class WorkedOff(NamedTuple):
-    """The events worked off a second, and how many processors of the whole machine were busy meanwhile."""
+    """The events worked off a second, and which share of the machine's processors was busy meanwhile."""
 
     rate: float
     busy: float
@@ -85,7 +85,7 @@ def worked_off(services: Services, expected: int, alive: Callable[[], None], *, 
                 begun = _busy_s(), time.monotonic()
             if taken >= expected and _one(db, WAITING) == 0 and _one(db, LEFT, expected, after) == 0:
                 busy_s, began_s = begun or (0.0, 0.0)
-                busy = (_busy_s() - busy_s) / (time.monotonic() - began_s)
+                busy = (_busy_s() - busy_s) / (time.monotonic() - began_s) / (os.cpu_count() or 1)
                 return WorkedOff(expected / _one(db, SECONDS, after), busy)
             alive()
             if time.monotonic() > deadline_s:
