@@ -64,41 +64,41 @@ class Contender(msgspec.Struct, frozen=True):
 def contenders() -> dict[str, Contender]:
     job, none = "record", "nothing"
     return {
-        "COPY of the same logs (the floor)": Contender(floor, 0.5, is_ours=False),
+        "COPY of the same logs (the floor)": Contender(floor, 0.35, is_ours=False),
         "caselog, messages of 100, Redis": Contender(partial(caselog, message=BATCH)),
         "caselog, messages of 100, 2 recorders, Redis": Contender(partial(caselog, message=BATCH, recorders=2)),
         "caselog, single events, Redis": Contender(partial(caselog, message=1)),
         "caselog, single events, 2 recorders, Redis": Contender(partial(caselog, message=1, recorders=2)),
-        BASE: Contender(partial(by_dramatiq, job=job), 0.025, is_ours=False),
-        "Celery task an event, Redis": Contender(partial(by_celery, job=job), 0.0125, is_ours=False),
-        "dramatiq actor that does nothing, Redis": Contender(partial(by_dramatiq, job=none), 0.1, is_ours=False),
-        "Celery task that does nothing, Redis": Contender(partial(by_celery, job=none), 0.0125, is_ours=False),
-        "caselog, messages of 100, RabbitMQ": Contender(partial(caselog, message=BATCH), 0.5, on_rabbitmq=True),
+        BASE: Contender(partial(by_dramatiq, job=job), 0.017, is_ours=False),
+        "Celery task an event, Redis": Contender(partial(by_celery, job=job), 0.0085, is_ours=False),
+        "dramatiq actor that does nothing, Redis": Contender(partial(by_dramatiq, job=none), 0.07, is_ours=False),
+        "Celery task that does nothing, Redis": Contender(partial(by_celery, job=none), 0.0085, is_ours=False),
+        "caselog, messages of 100, RabbitMQ": Contender(partial(caselog, message=BATCH), on_rabbitmq=True),
         "caselog, messages of 100, 2 recorders, RabbitMQ": Contender(
-            partial(caselog, message=BATCH, recorders=2), 0.5, on_rabbitmq=True
+            partial(caselog, message=BATCH, recorders=2), on_rabbitmq=True
         ),
         "caselog, single events, RabbitMQ": Contender(partial(caselog, message=1), 0.25, on_rabbitmq=True),
         "caselog, single events, 2 recorders, RabbitMQ": Contender(
             partial(caselog, message=1, recorders=2), 0.25, on_rabbitmq=True
         ),
         "dramatiq actor an event, RabbitMQ": Contender(
-            partial(by_dramatiq, job=job), 0.025, is_ours=False, on_rabbitmq=True
+            partial(by_dramatiq, job=job), 0.017, is_ours=False, on_rabbitmq=True
         ),
         "Celery task an event, RabbitMQ": Contender(
-            partial(by_celery, job=job), 0.025, is_ours=False, on_rabbitmq=True
+            partial(by_celery, job=job), 0.017, is_ours=False, on_rabbitmq=True
         ),
         "dramatiq actor that does nothing, RabbitMQ": Contender(
-            partial(by_dramatiq, job=none), 0.1, is_ours=False, on_rabbitmq=True
+            partial(by_dramatiq, job=none), 0.07, is_ours=False, on_rabbitmq=True
         ),
         "Celery task that does nothing, RabbitMQ": Contender(
-            partial(by_celery, job=none), 0.1, is_ours=False, on_rabbitmq=True
+            partial(by_celery, job=none), 0.07, is_ours=False, on_rabbitmq=True
         ),
     }
 
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_source(arguments, events=80_000)
+    add_source(arguments, events=120_000)
     arguments.add_argument("--rounds", type=int, default=3)
     arguments.add_argument("--only", default="", metavar="TEXT", help="contenders whose name holds this text")
     add_output(arguments)
