@@ -103,7 +103,9 @@ log: Final = Table(
     Column("case_source", Text, comment="Derived: the case's source as folded at this log"),
     Column("case_created_at", Moment, comment="Derived: when the case was created, as folded at this log"),
     UniqueConstraint("source", "event_id"),
-    Index(None, "case_reference", "occurred_at"),
+    # The whole log of a case is read, never a part of it; and without the time its rows share an entry: a quarter of
+    # the size.
+    Index(None, "case_reference"),
     Index(None, "actor", "occurred_at"),
     Index("log_outcome_idx", "occurred_at", postgresql_where=text("type = 'outcome'")),
     comment="What happened: one row an event, never deleted; only derived columns are ever rewritten",

@@ -100,6 +100,43 @@ def test_downgrading_to_the_base_leaves_nothing(database_url: str) -> None:
     assert migrate(database_url) == (None, head_revision())
 
 
+@pytest.mark.parametrize("failed", [False, True])
+def test_an_index_built_beforehand_is_kept_and_one_whose_building_failed_is_made_anew(
+    empty_database_url: str, *, failed: bool
+) -> None:
+    """On a long log `create index concurrently` comes first, so that recorders do not wait (decision 90)."""
+    engine = make_engine(empty_database_url)
+    config = configuration()
+    with engine.begin() as db:
+        config.attributes["connection"] = db
+        command.upgrade(config, "0008")
+    with psycopg.connect(empty_database_url, autocommit=True) as db:
+        db.execute("create index concurrently log_case_reference_idx on log (case_reference)")
+        if failed:
+            db.execute("update pg_index set indisvalid = false where indexrelid = 'log_case_reference_idx'::regclass")
+        built = _index(db, "log_case_reference_idx")
+    migrate(empty_database_url)
+    with psycopg.connect(empty_database_url) as db:
+        found = _index(db, "log_case_reference_idx")
+        assert found is not None
+        assert found[1]
+        assert (found == built) is not failed
+        assert _index(db, "log_case_reference_occurred_at_idx") is None
+    with engine.begin() as db:
+        config.attributes["connection"] = db
+        command.downgrade(config, "0008")
+    with psycopg.connect(empty_database_url) as db:
+        assert _index(db, "log_case_reference_idx") is None
+        assert _index(db, "log_case_reference_occurred_at_idx") is not None
+    engine.dispose()
+
+
+def _index(db: psycopg.Connection, name: str) -> tuple[int, bool] | None:
+    """Which one it is, and whether it may be used."""
+    query = "select indexrelid::bigint, indisvalid from pg_index where indexrelid = to_regclass(%s)"
+    return db.execute(query, [name]).fetchone()
+
+
 # --- what a migration may ask of recorders that are older than it ---
 
 # Where a row that is refused would be taken for its event's fault. What the tasks write, they try again.
