@@ -29,8 +29,9 @@ PAUSED_POLL_S: Final = 0.2
 # Which events were set aside is for `caselog dead list`; the log line of a batch names the first of them.
 NAMED_DEAD: Final = 10
 # Taken ahead is about one batch, whatever a message holds, and not a message more: what another recorder takes
-# meanwhile is recorded first, and what is left over here then comes late. The first messages tell how large they are.
-FIRST_PREFETCH_MESSAGES: Final = 16
+# meanwhile is recorded first, and what is left over here then comes late. The first messages tell how large they are:
+# as the Publisher sends them, of 100 events each, these are a batch.
+FIRST_PREFETCH_MESSAGES: Final = 20
 # On RabbitMQ a change is two round trips: more is taken ahead only where it is worth that.
 WORTH_A_CHANGE: Final = 1.5
 # Of large events a batch holds fewer: what it holds in memory is several times what was sent.
