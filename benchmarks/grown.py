@@ -27,7 +27,7 @@ SEED = 20_000
 SPAN = 2 * SEED  # more ids than recording the seed can use up
 BATCH = 1000
 # Before what is recorded then, whose operators are the same: nothing is to come late.
-BEFORE = timedelta(weeks=5 * 52)
+BEFORE = timedelta(weeks=10 * 52)
 _VIEWED = f"""
     case when memory ? 'viewed_timers' then jsonb_set(memory, array['viewed_timers'], (
         select jsonb_agg(timer::bigint + n * {SPAN} order by position)
@@ -35,22 +35,24 @@ _VIEWED = f"""
     )) else memory end
 """
 _NAME, _ID = "{0} || '-' || n", f"{{0}} + n * {SPAN}"
+# Two other letters for each copy: copies of a case lie anywhere among the cases, as new ones do, and not side by side.
+_CASE = "chr(65 + n % 26) || chr(65 + (n + ascii(substr({0}, 2))) % 26) || substr({0}, 3) || '-' || n"
 # Tables, and the columns that make a copy of a row another row: n is the number of the copy.
 COPIED = {
-    "log": {"id": _ID, "event_id": _NAME, "case_reference": _NAME, "actor": _NAME, "timer_id": _ID},
+    "log": {"id": _ID, "event_id": _NAME, "case_reference": _CASE, "actor": _NAME, "timer_id": _ID},
     "case": {
-        "reference": _NAME, "outcome_code_id": _ID, "search_field": "search_field || n", "last_log_event_id": _NAME,
-        "memory": _VIEWED,
+        "reference": _CASE, "outcome_code_id": _ID, "search_field": f"replace({_CASE.format('reference')}, '-', '')",
+        "last_log_event_id": _NAME, "memory": _VIEWED,
     },
-    "timer": {"id": _ID, "actor": _NAME, "case_reference": _NAME},
-    "callback": {"log_id": _ID, "case_reference": _NAME},
-    "complaint": {"log_id": _ID, "case_reference": _NAME},
-    "assignment": {"log_id": _ID, "case_reference": _NAME},
+    "timer": {"id": _ID, "actor": _NAME, "case_reference": _CASE},
+    "callback": {"log_id": _ID, "case_reference": _CASE},
+    "complaint": {"log_id": _ID, "case_reference": _CASE},
+    "assignment": {"log_id": _ID, "case_reference": _CASE},
 }  # fmt: skip
 
 
 def grow(database_url: str, logs: int) -> int:
-    """Fill an empty database with about so many logs of five years before. Returns how many there are."""
+    """Fill an empty database with about so many logs of ten years before. Returns how many there are."""
     seed = [msgspec.json.encode(_earlier(event)) for event in simulate(min(SEED, logs) // 8, 3)][: min(SEED, logs)]
     rules = make_rules(load_settings())
     engine = make_engine(database_url)

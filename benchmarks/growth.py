@@ -1,22 +1,23 @@
 """What a growing log does to throughput and latency, and how large tables and indexes are an event.
 
 Events are worked off into an empty database and into ones with `--logs` logs, in turns; the events of each round are
-others. Then single events are published, 100 a second. What is there already are copies of simulated journeys of
-years before (benchmarks/grown.py).
+others. Checkpoints come when PostgreSQL's settings ask for them; into the longest log the events of another turn come
+right after one, when PostgreSQL writes each page whole that it touches. Then single events are published, 100 a second.
+What is there already are copies of simulated journeys of years before (benchmarks/grown.py).
 """
 
 from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from itertools import islice
+from typing import NamedTuple
 
 import msgspec
 import psycopg
 import redis
-from bounds import print_bounds
+from bounds import AFTER_CHECKPOINT, print_bounds
 from figures import Series, add_output, print_series, write_bars, write_figures
 from grown import COPIED, grow
 from latency import WARM_UP, journeys, measure, quantiles
@@ -36,48 +37,70 @@ from workers.up import caselog_program
 RATE = 100
 
 
+class Turn(NamedTuple):
+    """What is found, in which database (None: an empty one each time), and how many logs were made in it."""
+
+    found: Series
+    url: str | None
+    there: int
+
+
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--logs", type=int, nargs="+", default=[200_000], help="logs that are there already")
-    arguments.add_argument("--events", type=int, default=40_000, help="events worked off in each turn")
+    arguments.add_argument("--events", type=int, default=120_000, help="events worked off in each turn")
     arguments.add_argument("--rounds", type=int, default=5)
     arguments.add_argument("--seconds", type=float, default=10, help="for the latency on each log")
     arguments.add_argument("--prove", action="store_true", help="verify each database at the end; minutes a million")
     add_output(arguments)
     chosen = arguments.parse_args()
     autodiscover()
-    rates = {logs: Series(f"{logs:,} logs") for logs in (0, *chosen.logs)}
     sizes: dict[str, dict[str, float]] = {}
+    waits: list[Series] = []
     with servers() as urls, ExitStack() as databases:
-        assert urls.database_url is not None
-        assert urls.redis_url is not None
-        grown: dict[int, tuple[str, int]] = {}
+        server_url, redis_url = urls.database_url, urls.redis_url
+        assert server_url is not None
+        assert redis_url is not None
+
+        def services(turn: Turn) -> Services:
+            # An empty one is kept until the end: to drop it is a checkpoint.
+            url = turn.url or databases.enter_context(fresh_database(server_url))
+            return Services(url, redis_url, redis_url)
+
+        turns = [Turn(Series("0 logs"), None, 0)]
         for logs in chosen.logs:
             began_s = time.perf_counter()
-            url = databases.enter_context(fresh_database(urls.database_url))
-            grown[logs] = (url, grow(url, logs))
-            sizes[f"{logs:,} logs"] = sizes_an_event(url, grown[logs][1])
-            said(f"{grown[logs][1]:,} logs were made in {time.perf_counter() - began_s:.0f} s")
+            url = databases.enter_context(fresh_database(server_url))
+            turns.append(Turn(Series(f"{logs:,} logs"), url, grow(url, logs)))
+            sizes[turns[-1].found.name] = sizes_an_event(url, turns[-1].there)
+            said(f"{turns[-1].there:,} logs were made in {time.perf_counter() - began_s:.0f} s")
+        longest = turns[-1]
+        after_checkpoint = longest._replace(found=Series(f"{longest.found.name}, {AFTER_CHECKPOINT}"))
         for number in range(chosen.rounds):
-            # Later than those of the rounds before: the operators are the same, and nothing is to come late.
-            before = earlier(simulate(chosen.events // 8, 100 + number), (chosen.rounds - number) * YEAR_PART)
-            events = [msgspec.json.encode(event) for event in islice(before, chosen.events)]
-            for logs, found in rates.items():
-                with database(urls.database_url, grown.get(logs)) as url:
-                    rate = work_off(Services(url, urls.redis_url, urls.redis_url), events)
-                found.values.append(rate)
-                said(f"round {number + 1} of {chosen.rounds}: {found.name}: {rate:,.0f} events/s")
-        waits: list[Series] = []
-        for logs, found in rates.items():
-            with database(urls.database_url, grown.get(logs)) as url:
-                waits += quantiles(
-                    found.name, latency_of(Services(url, urls.redis_url, urls.redis_url), chosen.seconds)
-                )
-        for url, there in grown.values() if chosen.prove else ():
-            recorded = chosen.rounds * chosen.events + WARM_UP + int(RATE * chosen.seconds)
-            prove(Services(url, urls.redis_url, urls.redis_url), there + recorded)
+            # Each stretch is later than those before: the operators are the same, and nothing is to come late.
+            first, second = (stretch(chosen.events, 2 * number + one, 2 * chosen.rounds) for one in (0, 1))
+            for turn in (*turns, after_checkpoint):
+                if turn is after_checkpoint:
+                    with psycopg.connect(turn.url or "", autocommit=True) as db:
+                        db.execute("checkpoint")
+                rate = work_off(services(turn), second if turn is after_checkpoint else first)
+                turn.found.values.append(rate)
+                said(f"round {number + 1} of {chosen.rounds}: {turn.found.name}: {rate:,.0f} events/s")
+        for turn in turns:
+            waits += quantiles(turn.found.name, latency_of(services(turn), chosen.seconds))
+        for turn in turns[1:] if chosen.prove else ():
+            stretches = chosen.rounds * (2 if turn is longest else 1)
+            recorded = stretches * chosen.events + WARM_UP + int(RATE * chosen.seconds)
+            prove(services(turn), turn.there + recorded)
+    tell([turn.found for turn in (*turns, after_checkpoint)], waits, sizes, chosen)
+
+
+def tell(
+    rates: list[Series], waits: list[Series], sizes: dict[str, dict[str, float]], chosen: argparse.Namespace
+) -> None:
+    """Print the tables and write the figures and the plots."""
     title = "Events worked off a second, by the logs that were there"
-    print_series(title, "events/s", list(rates.values()), "0 logs")
+    print_series(title, "events/s", rates, "0 logs")
     title_waits = f"From publish to commit at {RATE} events/s, by the logs that were there"
     print_series(title_waits, "ms", waits)
     for name, each in sizes.items():
@@ -85,10 +108,10 @@ def main() -> None:
         for relation, size in [*each.items(), ("all", sum(each.values()))]:
             table.add_row(relation, f"{size:,.0f}")
         Console().print(table)
-    print_bounds({"growth": list(rates.values())})
-    figures = {"events": chosen.events, "unit": "events/s", "series": list(rates.values()), "bytes_an_event": sizes}
+    print_bounds({"growth": rates})
+    figures = {"events": chosen.events, "unit": "events/s", "series": rates, "bytes_an_event": sizes}
     write_figures(chosen.output, "growth", figures)
-    write_bars(chosen.output, "growth", title, "events/s", list(rates.values()))
+    write_bars(chosen.output, "growth", title, "events/s", rates)
     write_figures(chosen.output, "growth_latency", {"seconds": chosen.seconds, "unit": "ms", "series": waits})
     write_bars(chosen.output, "growth_latency", title_waits, "milliseconds", waits)
     largest = sizes[f"{chosen.logs[-1]:,} logs"]
@@ -96,21 +119,17 @@ def main() -> None:
     write_bars(chosen.output, "size", f"Size on disk, {chosen.logs[-1]:,} logs", "bytes an event", bars)
 
 
+def stretch(count: int, number: int, of: int) -> list[bytes]:
+    """So many simulated events of a stretch of time; after the last of them comes what latency is read from."""
+    events = earlier(simulate(count // 8, 100 + number), (of - number) * YEAR_PART)
+    return [msgspec.json.encode(event) for event in islice(events, count)]
+
+
 def latency_of(services: Services, seconds: float) -> list[float]:
     """Milliseconds of each event, from an empty broker."""
     with redis.Redis.from_url(redis_py_url(services.redis_url)) as client:
         client.flushall()
     return measure(services, RATE, list(journeys(RATE, seconds)))
-
-
-@contextmanager
-def database(server_url: str, grown: tuple[str, int] | None) -> Iterator[str]:
-    """The grown database, or one that is empty."""
-    if grown is not None:
-        yield grown[0]
-        return
-    with fresh_database(server_url) as url:
-        yield url
 
 
 def sizes_an_event(database_url: str, logs: int) -> dict[str, float]:
