@@ -22,6 +22,7 @@ import typer
 import yaml
 from packaging.specifiers import SpecifierSet
 
+from workers.local_postgres import SETTINGS
 from workers.settings import Settings
 
 ROOT = Path(__file__).parents[1]
@@ -210,6 +211,15 @@ def test_redis_forgets_nothing() -> None:
     command = shlex.join(SERVICES["redis"]["command"])
     assert "--appendonly yes" in command
     assert "--maxmemory-policy noeviction" in command
+
+
+def test_postgres_has_the_memory_and_the_wal_of_the_embedded_one() -> None:
+    """docs/deploy.md says so; what a long log gains by them is in docs/decisions/0098-what-a-long-log-costs.md."""
+    program, *words = SERVICES["postgres"]["command"]
+    assert program == "postgres"
+    assert set(words[::2]) == {"-c"}
+    given = dict(word.split("=") for word in words[1::2])
+    assert given == {name: SETTINGS[name] for name in ("shared_buffers", "max_wal_size")}
 
 
 def test_what_must_stay_lies_in_volumes_that_are_declared() -> None:

@@ -33,7 +33,7 @@ from workers.server_process import (
 USER = DATABASE = "caselog"
 _STOP = signal.SIGINT  # PostgreSQL's "fast" shutdown: ends the sessions, writes a checkpoint
 _STOP_WITHIN_S = 30.0
-_SETTINGS = {
+SETTINGS = {
     "listen_addresses": "",  # a socket in a directory of mode 700 is the only way in
     "unix_socket_permissions": "0700",
     "max_connections": "100",
@@ -59,7 +59,7 @@ class LocalPostgres:
 
     def __init__(self, place: Place, *, durable: bool = True) -> None:
         self._place = place
-        self._settings = _SETTINGS if durable else {**_SETTINGS, **_FOR_TESTS}
+        self._settings = SETTINGS if durable else {**SETTINGS, **_FOR_TESTS}
         self._server: ServerProcess | None = None
 
     def start(self) -> None:
