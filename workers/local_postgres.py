@@ -38,7 +38,7 @@ SETTINGS = {
     "unix_socket_permissions": "0700",
     "max_connections": "100",
     "max_locks_per_transaction": "256",  # the recorder takes advisory locks, one an actor of the batch
-    "shared_buffers": "512MB",
+    "shared_buffers": "512MB",  # pages of the indexes of a long log (docs/decisions/0098)
     "timezone": "UTC",
     "log_timezone": "UTC",
     "log_checkpoints": "off",  # the log file is for what is wrong; nobody rotates it
