@@ -114,6 +114,21 @@ def test_growth_and_the_profile_of_a_batch_run_in_miniature(tmp_path: Path) -> N
     assert "store: send logs" in profiled.stdout
 
 
+@pytest.mark.parametrize(("rate", "verdict"), [(85.0, "met"), (84.0, "NOT MET")])
+def test_the_longest_log_is_judged_between_checkpoints(tmp_path: Path, rate: float, verdict: str) -> None:
+    """Neither by a shorter one nor by the seconds after a checkpoint, which stand beside it."""
+    rates = {"0 logs": 100.0, "1,000,000 logs": 120.0, "10,000,000 logs": rate}
+    rates["10,000,000 logs, right after a checkpoint"] = 200.0 - rate
+    machine = {"processors": 2, "architecture": "x86_64", "python": "3.11", "load_before_or_after": 1.0}
+    series = [{"name": name, "values": [value]} for name, value in rates.items()]
+    figures = {"benchmark": "growth", "machine": machine, "unit": "events/s", "series": series}
+    (tmp_path / "growth.json").write_text(json.dumps(figures))
+    assert run("bounds.py", "--figures", str(tmp_path)).returncode == 0
+    (line,) = [line for line in (tmp_path / "README.md").read_text().splitlines() if line.startswith("| growth: ")]
+    assert line.endswith(f"| {verdict} |")
+    assert f"| {rate / 100:.2f} |" in line
+
+
 @pytest.mark.parametrize(
     ("busy", "gained", "needed", "verdict"),
     [

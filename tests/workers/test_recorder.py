@@ -147,6 +147,17 @@ def test_a_recorder_that_is_behind_fills_its_batches_whatever_their_age(pipeline
     assert 0 < len(batches) <= len(events) / 10
 
 
+def test_messages_as_the_publisher_sends_them_fill_a_batch_from_the_first_one_on(redis_pipeline: Pipeline) -> None:
+    """With 16 of them ahead none was ever full, and none so far from it that more were taken."""
+    events = journeys(500)[:4000]
+    redis_pipeline.publish(events)
+    redis_pipeline.start("recorder")
+    redis_pipeline.recorded(len(events))
+    with psycopg.connect(redis_pipeline.database_url) as db:
+        transactions = db.execute("select count(*) from log group by recorded_at order by 1").fetchall()
+    assert transactions == [(2000,), (2000,)]
+
+
 def test_told_to_stop_while_the_database_is_away_it_stops_and_gives_its_messages_back(pipeline: Pipeline) -> None:
     recorder = pipeline.start("recorder")
     pipeline.publish([created("AB-1")])
