@@ -77,3 +77,20 @@ _PARTS: Final = text(
     order by rank, reference limit :limit
     """  # noqa: S608 - our own columns
 )
+
+
+def merge_new_cases(db: Connection) -> int:
+    """Merge the cases that the index of parts only lists so far: a search reads all of that list. Returns its pages.
+
+    Does nothing where the index is not ours: then who writes merges, whenever 4 MB are listed.
+    """
+    merged: int | None = db.execute(_MERGE).scalar_one_or_none()
+    return merged or 0
+
+
+_MERGE: Final = text(
+    """
+    select gin_clean_pending_list(oid) from pg_class
+    where oid = to_regclass('case_search_part_idx') and pg_has_role(relowner, 'usage')
+    """
+)

@@ -79,34 +79,48 @@ def case_logs(session: Session, part: Part | None) -> Iterator[Row]:
 
     Within a case in no order. Of a part of all cases; None for the selected ones.
     """
-    columns, source = _of("log", LOG), "log"
-    if kept(session, "proof_link"):
-        timer = "case when proof_link.log_id is null then log.timer_id else proof_link.timer_id end"
-        columns = columns.replace("log.timer_id", timer)
-        source = "log left join proof_link on proof_link.log_id = log.id"
+    timer, source = _logs_timer(session)
+    columns = _of("log", LOG).replace("log.timer_id", timer)
     where = _selected("log.case_reference") if part is None else part.holds("log.case_reference")
     return _stream(session, f"select {columns} from {source} where {where} order by log.case_reference")  # noqa: S608
 
 
-def stored_cases(session: Session, part: Part | None) -> Iterator[Row]:
+def _logs_timer(session: Session) -> tuple[str, str]:
+    """The timer that a log ought to have, in SQL, and what to select it from."""
+    if not kept(session, "proof_link"):
+        return "log.timer_id", "log"
+    timer = "case when proof_link.log_id is null then log.timer_id else proof_link.timer_id end"
+    return timer, "log left join proof_link on proof_link.log_id = log.id"
+
+
+def stored_cases(session: Session, part: Part | None, *, all_proved: bool = False) -> Iterator[Row]:
     """Cases and billed seconds in order of their references: the reference, the seconds, then `CASE`.
 
     The seconds are what the timers ought to bill; `CASE` is null where there is no such case. Of a part of all cases;
-    None for the selected ones.
+    None for the selected ones. `all_proved`: all timers were, so that few of them have to be read.
     """
-    kept_timers = kept(session, "proof_timer")
-    stored = "and not exists (select 1 from proof_timer where proof_timer.id = timer.id)" if kept_timers else ""
+    if part is None:
+        of_cases, of_case = _selected("case_reference"), _selected('"case".reference')
+    else:
+        of_cases, of_case = part.holds("case_reference"), part.holds('"case".reference')
+    theirs = "true"
+    if part is None and all_proved:
+        # A timer that is as it ought to be bills the case of a log that carries it. There is no index of timers by
+        # case: it would cost each timer something, for the sake of this.
+        timer, source = _logs_timer(session)
+        theirs = f"id in (select {timer} from {source} where {_selected('log.case_reference')})"  # noqa: S608 - ours
+    stored = "true"
+    if kept(session, "proof_timer"):
+        stored = "not exists (select 1 from proof_timer where proof_timer.id = timer.id)"
     seconds = "case_reference, ceil(extract(epoch from stopped_at - started_at))::bigint as seconds"
-    where = f"""stopped_at is not null and not cancelled
-                and {_selected("case_reference") if part is None else part.holds("case_reference")}"""
-    of_case = _selected('"case".reference') if part is None else part.holds('"case".reference')
+    billed = f"stopped_at is not null and not cancelled and {of_cases}"
     return _stream(
         session,
         f"""
         with billed as (
             select case_reference, sum(seconds)::bigint as seconds from (
-                select {seconds} from timer where {where} {stored}
-                union all select {seconds} from proof_timer where {where} and not gone
+                select {seconds} from timer where {billed} and {theirs} and {stored}
+                union all select {seconds} from proof_timer where {billed} and not gone
             ) as timers group by case_reference
         ),
         part as (select {rows.names(CASE)} from "case" where {of_case})

@@ -90,10 +90,19 @@ def _compare_timer(
 
 
 def check_cases(
-    session: Session, part: Part | None, definitions: Definitions, rules: Rules, advance: Advance
+    session: Session,
+    part: Part | None,
+    definitions: Definitions,
+    rules: Rules,
+    advance: Advance,
+    *,
+    all_proved: bool = False,
 ) -> Iterator[Finding]:
-    """The cases, and what their logs derive from them, of a part of the cases or of the selected ones."""
-    stored = verifying.stored_cases(session, part)
+    """The cases, and what their logs derive from them, of a part of the cases or of the selected ones.
+
+    `all_proved`: each actor's timers were, and not only those of the selected logs.
+    """
+    stored = verifying.stored_cases(session, part, all_proved=all_proved)
     logs = _counted(verifying.case_logs(session, part), advance)
     facts = StoredFacts(session, part)
     beside = next(stored, None)

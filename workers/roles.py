@@ -123,9 +123,9 @@ def run_task_worker(settings: Settings, services: Services) -> None:
     broker = make_broker(client)
     heartbeat = Heartbeat(client, "tasks")
     recording = make_recording(settings, services, progress=heartbeat.progress)
-    # One for the aggregator, one for the upkeep.
+    # One each for the aggregator, the search and the upkeep.
     engine = make_engine(
-        services.database_url, application="caselog tasks", connections=2, idle_s=IDLE_IN_BATCH_S, by_index=True
+        services.database_url, application="caselog tasks", connections=3, idle_s=IDLE_IN_BATCH_S, by_index=True
     )
     export_engine = make_engine(services.database_url, application="caselog exports", connections=CONNECTIONS)
     tally = Tally()

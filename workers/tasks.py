@@ -1,4 +1,4 @@
-"""The jobs around the log, run by dramatiq: adding up the reports, trying parked events again, exports, upkeep.
+"""The jobs around the log, run by dramatiq: adding up reports, trying parked events again, search, exports, upkeep.
 
 A dramatiq message is only a nudge: the outbox, the parked rows and the rows of exports are the truth. These tasks are
 also scheduled every second, so a lost nudge costs at most a second, and a nudge too many finds nothing to do.
@@ -21,6 +21,7 @@ from dramatiq.brokers.redis import RedisBroker
 from periodiq import PeriodiqMiddleware, Scheduler, cron
 from sqlalchemy import Engine
 
+from schema import search
 from schema.reports.outbox import TAKEN_DELTAS
 from workers.aggregating import Aggregator
 from workers.exporting import Exporter
@@ -36,6 +37,7 @@ NAMESPACE: Final = "caselog"
 QUEUE: Final = "caselog.tasks"
 AGGREGATE: Final = "aggregate"
 RETRY_PARKED: Final = "retry_parked"
+MERGE_SEARCH: Final = "merge_search"
 EXPORT: Final = "export_reports"
 UPKEEP: Final = "upkeep"
 NUDGED_MS: Final = 1000
@@ -116,6 +118,13 @@ def declare_tasks(
             tally_retry(tally, recorded)
             if recorded.deltas:
                 broker.enqueue(_message(AGGREGATE))
+
+    # Many cases at once, and here: else recorders would do it within their batches.
+    @dramatiq.actor(broker=broker, queue_name=QUEUE, actor_name=MERGE_SEARCH, max_retries=0, periodic=EverySecond())
+    @_one_at_a_time(wait_s=0)
+    def merge_search() -> None:
+        with begun(MERGE_SEARCH), engine.begin() as db:
+            search.merge_new_cases(db)
 
     # An export may take hours. The others go on meanwhile: a process works on one export at a time.
     @dramatiq.actor(

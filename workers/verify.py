@@ -105,7 +105,10 @@ class Verification:
                 scope.stretch_by_log(self.session, self.definitions.timer_ends(), mark=self.mark)
             _exhaust(self._keeping(check_timers(self.session, None, self.definitions, _ignore)))
             scope.select_cases(self.session)
-            _exhaust(self._keeping(check_cases(self.session, None, self.definitions, self.rules, _ignore)))
+            cases = check_cases(
+                self.session, None, self.definitions, self.rules, _ignore, all_proved=self._proved_whole
+            )
+            _exhaust(self._keeping(cases))
         return new
 
     @contextmanager

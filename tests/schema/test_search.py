@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import Engine, text
 
 from events.errors import CaselogError
-from schema.search import CANDIDATES, search_cases
+from schema.search import CANDIDATES, merge_new_cases, search_cases
 
 INSERT = text(
     """
@@ -120,3 +120,27 @@ def _scans(engine: Engine) -> int:
     with engine.connect() as db:
         count: int = db.execute(text("select seq_scan from pg_stat_user_tables where relname = 'case'")).scalar_one()
         return count
+
+
+# --- what the index of parts only lists ---
+
+
+def test_new_cases_are_found_before_they_are_merged_into_the_index_and_after(engine: Engine) -> None:
+    put_all(engine, {f"AB-{number:04}": "" for number in range(300)})
+    assert found(engine, "0299") == ["AB-0299"]
+    with engine.begin() as db:
+        assert merge_new_cases(db) > 0
+        assert merge_new_cases(db) == 0
+    assert found(engine, "0299") == ["AB-0299"]
+
+
+def test_who_does_not_own_the_index_leaves_its_merging_to_others(engine: Engine) -> None:
+    """As where one role migrates and the workers connect as another."""
+    put(engine, AB_1="")
+    with engine.connect() as db:
+        db.execute(text("create role stranger"))
+        db.execute(text("set local role stranger"))
+        assert merge_new_cases(db) == 0
+        db.rollback()
+    with engine.begin() as db:
+        assert merge_new_cases(db) > 0

@@ -259,6 +259,68 @@ def test_a_timer_that_is_ended_twice_at_the_last_moment_ran_on_before(
     assert_verified(database_url)
 
 
+def test_what_was_billed_is_caught_up_with_by_the_timers_of_the_cases_alone(
+    database_url: str, recording: Recording
+) -> None:
+    """While the gate is closed recorders wait, and there may be millions of timers."""
+    anna: Json = {"data": {"actor": {"id": "anna", "role": "operator"}}}
+    recording.record([decode(body(*simulate(40, 3)))])
+    started = event("timer", "TIMER_STARTED", None, "2026-03-02T11:00:00Z", **anna)
+    recording.record([decode(body(started, event("case", "CASE_CREATED", "AB-1", "2026-03-02T11:01:00Z", **anna)))])
+    execute(database_url, "update timer set stopped_at = started_at where case_reference = 'AB-1'")
+    with Verification(database_url, RULES) as verification:
+        assert list(verification.whole(uncounted, marked=True))
+        stopped = event("stop_call_me_back", "CBC", "AB-1", "2026-03-02T11:01:40Z", **anna)
+        recording.record([decode(body(stopped))])
+        verification.session.execute("set enable_seqscan = off")  # which a long table of timers would do
+        before = timers_read(verification.session)
+        with rebuilding.marked_snapshot(verification.session):
+            assert verification.catch_up() == 1
+        assert timers_read(verification.session) - before < count(database_url, "timer") / 4
+        repair(verification)
+    assert_verified(database_url)
+    with psycopg.connect(database_url) as db:
+        billed = db.execute("select billable_time from \"case\" where reference = 'AB-1'").fetchone()
+    assert billed == (100,)
+
+
+def timers_read(session: proof.Session) -> int:
+    """How many rows of timers were read so far, by whatever way."""
+    session.execute("select pg_stat_force_next_flush()")
+    session.execute("select pg_stat_clear_snapshot()")
+    row = session.execute(
+        "select seq_tup_read + idx_tup_fetch from pg_stat_user_tables where relname = 'timer'"
+    ).fetchone()
+    assert row is not None
+    read: int = row[0]
+    return read
+
+
+def test_repairing_one_case_leaves_the_billed_time_of_another_whose_log_lost_its_timer(
+    database_url: str, recording: Recording
+) -> None:
+    """Only what touches the one case was proved: the other's logs may not lead to its timers."""
+    bert: Json = {"data": {"actor": {"id": "bert", "role": "operator"}}}
+    recording.record([
+        decode(body(
+            created("AB-1"),
+            event("timer", "TIMER_STARTED", None, "2026-03-02T11:00:00Z", **bert),
+            event("case", "CASE_CREATED", "AB-2", "2026-03-02T11:01:00Z", **bert),
+            event("stop_call_me_back", "CBC", "AB-2", "2026-03-02T11:01:40Z", **bert),
+        ))
+    ])  # fmt: skip
+    execute(database_url, "update \"case\" set provider = 'edited' where reference = 'AB-1'")
+    execute(database_url, "update log set timer_id = null where case_reference = 'AB-2'")
+    with Verification(database_url, RULES) as verification:
+        assert list(verification.case("AB-1", marked=True))
+        recording.record([decode(body(event("case", "CASE_VIEWED", "AB-2", "2026-03-02T12:00:00Z")))])
+        repair(verification)
+    with psycopg.connect(database_url) as db:
+        billed = db.execute("select billable_time from \"case\" where reference = 'AB-2'").fetchone()
+    assert billed == (100,)
+    run(database_url)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("ruin", [RUIN_CASES, RUIN])

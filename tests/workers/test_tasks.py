@@ -84,6 +84,21 @@ def test_deltas_are_added_up_within_a_second_or_so_though_every_nudge_is_lost(
     assert count(database_url, "report_outbox") == 0
 
 
+def test_new_cases_are_merged_into_the_index_of_parts_within_a_second_or_so(
+    redis_pipeline: Pipeline, engine: Engine, database_url: str
+) -> None:
+    """A search reads whatever is not: else up to 4 MB of it, for which no recorder is to stop."""
+    with psycopg.connect(database_url) as db:
+        db.execute("create extension pgstattuple")
+    waiting = "select pending_tuples from pgstatginindex('case_search_part_idx')"
+    autodiscover()
+    recording = Recording(engine, event_registry, RULES)
+    redis_pipeline.start("tasks")
+    for number in range(2):
+        assert recording.record([decode(body(created(f"AB-{number}")))]).recorded == 1
+        eventually(lambda: redis_pipeline.one(waiting) == 0, "the case is merged", within_s=5)
+
+
 class _Watched(Aggregator):
     """Notes how many deltas each block took, and how many blocks were under way at once."""
 
@@ -129,7 +144,7 @@ def test_what_comes_in_quick_succession_is_added_up_together_by_one_at_a_time(
 def test_a_database_that_is_slow_for_a_while_does_not_leave_more_sessions_behind(
     redis_pipeline: Pipeline, engine: Engine, database_url: str
 ) -> None:
-    """What is scheduled meanwhile waits in the worker: one session tries parked events, and one adds up."""
+    """What is scheduled meanwhile waits in the worker: one session each tries parked events, adds up and merges."""
     redis_pipeline.start("tasks")
     post(engine, 1)
     eventually(lambda: counted(database_url) == 1, "the tasks worker has begun")
@@ -143,7 +158,7 @@ def test_a_database_that_is_slow_for_a_while_does_not_leave_more_sessions_behind
         blocked += "datname = current_database())"
         eventually(lambda: (watcher.execute(blocked).fetchone() or (0,))[0] == 2, "both wait for the tables")
         time.sleep(3.5)
-        assert dict(watcher.execute(sessions).fetchall()) == {"caselog recorder": 1, "caselog tasks": 1}
+        assert dict(watcher.execute(sessions).fetchall()) == {"caselog recorder": 1, "caselog tasks": 2}
     post(engine, 1)
     eventually(lambda: counted(database_url) == 2, "it goes on")
 
