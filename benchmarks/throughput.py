@@ -12,7 +12,8 @@ import argparse
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from figures import Series, add_output, print_series, write_bars, write_figures
 from given import add_source, given_events
 from jobs import QUEUE, enqueue_celery, enqueue_dramatiq
 from rich.console import Console
-from servers import fresh_services, servers, virtual_host
+from servers import fresh_database, fresh_services, servers, virtual_host
 from sqlalchemy import text
 from working_off import WorkedOff, drained_a_second, running, worked_off
 
@@ -69,6 +70,7 @@ def contenders() -> dict[str, Contender]:
         "caselog, messages of 100, 2 recorders, Redis": Contender(partial(caselog, message=BATCH, recorders=2)),
         "caselog, single events, Redis": Contender(partial(caselog, message=1)),
         "caselog, single events, 2 recorders, Redis": Contender(partial(caselog, message=1, recorders=2)),
+        "caselog, single events, 2 pipelines apart, Redis": Contender(apart),
         BASE: Contender(partial(by_dramatiq, job=job), 0.017, is_ours=False),
         "Celery task an event, Redis": Contender(partial(by_celery, job=job), 0.0085, is_ours=False),
         "dramatiq actor that does nothing, Redis": Contender(partial(by_dramatiq, job=none), 0.07, is_ours=False),
@@ -126,10 +128,10 @@ def measure(chosen: argparse.Namespace, events: list[bytes]) -> list[Series]:
                     with fresh_services(urls, amqp_url) as services:
                         given = events[: max(int(len(events) * one.share), LEAST)]
                         worked = one.run(services, given)
-                rate, busy = worked if isinstance(worked, WorkedOff) else (worked, None)
+                rate = worked.rate if isinstance(worked, WorkedOff) else worked
                 found[name].values.append(rate)
-                if busy is not None:
-                    found[name].busy.append(busy)
+                if isinstance(worked, WorkedOff):
+                    found[name].busy.append(worked.busy)
                 said(f"round {round_number + 1} of {chosen.rounds}: {name}: {rate:,.0f} events/s")
     if any(one.on_rabbitmq and not found[name].values for name, one in running.items()):
         said("no RabbitMQ on this machine, or no right to make a virtual host: Redis alone")
@@ -142,13 +144,41 @@ def said(words: str) -> None:
 
 def caselog(services: Services, events: list[bytes], *, message: int, recorders: int = 1) -> WorkedOff:
     """From the queue to reports that are added up, and then proved."""
-    with Publisher(services.broker_url, batch_events=message) as publisher:
-        publisher.publish_many(events)
-    program = [*caselog_program(), "worker"]
-    with running([[*program, "recorder"]] * recorders + [[*program, "tasks"]], services) as alive:
+    publish(services, events, message)
+    with running(workers(recorders), services) as alive:
         worked = worked_off(services, len(events), alive)
     prove(services, len(events))
     return worked
+
+
+def publish(services: Services, events: list[bytes], message: int) -> None:
+    with Publisher(services.broker_url, batch_events=message) as publisher:
+        publisher.publish_many(events)
+
+
+def workers(recorders: int) -> list[list[str]]:
+    program = [*caselog_program(), "worker"]
+    return [[*program, "recorder"]] * recorders + [[*program, "tasks"]]
+
+
+def apart(services: Services, events: list[bytes]) -> WorkedOff:
+    """Half of the single events, twice: two pipelines with a recorder each, which share the servers and nothing else.
+
+    What the processors allow two recorders, were neither ever to wait for the other.
+    """
+    events = events[: len(events) // 2]
+    with fresh_database(services.database_url) as database_url, ExitStack() as stack:
+        second_redis = services.redis_url.replace("virtual_host=0", "virtual_host=1")
+        both = (services, Services(database_url, second_redis, second_redis))
+        for one in both:
+            publish(one, events, 1)
+        alive = [stack.enter_context(running(workers(1), one)) for one in both]
+        with ThreadPoolExecutor(len(both)) as pool:
+            first, second = pool.map(worked_off, both, [len(events)] * len(both), alive)
+        stack.close()
+        for one in both:
+            prove(one, len(events))
+    return first.beside(second)
 
 
 def prove(services: Services, expected: int) -> None:

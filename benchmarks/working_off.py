@@ -29,8 +29,9 @@ LEFT = """
     select %s - (select count(*) from log where id > %s) - (select count(*) from dead_letter)
            + (select count(*) from report_outbox) + (select count(*) from parked)
 """
-# The first transaction's start, by the clock of the database.
-SECONDS = "select extract(epoch from clock_timestamp() - min(recorded_at))::float8 from log where id > %s"
+# The first transaction's start and this moment, both by the clock of the database.
+BEGAN = "select extract(epoch from min(recorded_at))::float8 from log where id > %s"
+NOW = "select extract(epoch from clock_timestamp())::float8"
 
 
 @contextmanager
@@ -65,10 +66,22 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 
 
 class WorkedOff(NamedTuple):
-    """The events worked off a second, and which share of the machine's processors was busy meanwhile."""
+    """How many events, between which seconds, and which share of the machine's processors was busy meanwhile."""
 
-    rate: float
+    events: int
+    began_s: float
+    ended_s: float
     busy: float
+
+    @property
+    def rate(self) -> float:
+        """Events a second."""
+        return self.events / (self.ended_s - self.began_s)
+
+    def beside(self, other: WorkedOff) -> WorkedOff:
+        """Both, which were worked off at the same time and by the same clock."""
+        began_s, ended_s = min(self.began_s, other.began_s), max(self.ended_s, other.ended_s)
+        return WorkedOff(self.events + other.events, began_s, ended_s, max(self.busy, other.busy))
 
 
 def worked_off(services: Services, expected: int, alive: Callable[[], None], *, after: int = 0) -> WorkedOff:
@@ -86,7 +99,7 @@ def worked_off(services: Services, expected: int, alive: Callable[[], None], *, 
             if taken >= expected and _one(db, WAITING) == 0 and _one(db, LEFT, expected, after) == 0:
                 busy_s, began_s = begun or (0.0, 0.0)
                 busy = (_busy_s() - busy_s) / (time.monotonic() - began_s) / (os.cpu_count() or 1)
-                return WorkedOff(expected / _one(db, SECONDS, after), busy)
+                return WorkedOff(expected, _one(db, BEGAN, after), _one(db, NOW), busy)
             alive()
             if time.monotonic() > deadline_s:
                 raise SystemExit(f"{expected} events are not worked off after {GIVE_UP_S} seconds")
