@@ -1,8 +1,9 @@
 """What a growing log does to throughput and latency, and how large tables and indexes are an event.
 
 Events are worked off into an empty database and into ones with `--logs` logs, in turns; the events of each round are
-others. Checkpoints come when PostgreSQL's settings ask for them; into the longest log the events of another turn come
-right after one, when PostgreSQL writes each page whole that it touches. Then single events are published, 100 a second.
+others. Checkpoints come when PostgreSQL's settings ask for them. After these rounds others come into the longest log,
+each right after a checkpoint, when PostgreSQL writes each page whole that it touches. Then single events are published,
+100 a second.
 What is there already are copies of simulated journeys of years before (benchmarks/grown.py).
 """
 
@@ -49,7 +50,7 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--logs", type=int, nargs="+", default=[200_000], help="logs that are there already")
     arguments.add_argument("--events", type=int, default=120_000, help="events worked off in each turn")
-    arguments.add_argument("--rounds", type=int, default=5)
+    arguments.add_argument("--rounds", type=int, default=7)
     arguments.add_argument("--seconds", type=float, default=10, help="for the latency on each log")
     arguments.add_argument("--prove", action="store_true", help="verify each database at the end; minutes a million")
     add_output(arguments)
@@ -78,14 +79,14 @@ def main() -> None:
         after_checkpoint = longest._replace(found=Series(f"{longest.found.name}, {AFTER_CHECKPOINT}"))
         for number in range(chosen.rounds):
             # Each stretch is later than those before: the operators are the same, and nothing is to come late.
-            first, second = (stretch(chosen.events, 2 * number + one, 2 * chosen.rounds) for one in (0, 1))
-            for turn in (*turns, after_checkpoint):
-                if turn is after_checkpoint:
-                    with psycopg.connect(turn.url or "", autocommit=True) as db:
-                        db.execute("checkpoint")
-                rate = work_off(services(turn), second if turn is after_checkpoint else first)
-                turn.found.values.append(rate)
-                said(f"round {number + 1} of {chosen.rounds}: {turn.found.name}: {rate:,.0f} events/s")
+            events = stretch(chosen.events, number, 2 * chosen.rounds)
+            for turn in turns:
+                take_turn(turn, services(turn), events, f"{number + 1} of {chosen.rounds}")
+        for number in range(chosen.rounds):
+            events = stretch(chosen.events, chosen.rounds + number, 2 * chosen.rounds)
+            with psycopg.connect(longest.url or "", autocommit=True) as db:
+                db.execute("checkpoint")
+            take_turn(after_checkpoint, services(longest), events, f"{number + 1} of {chosen.rounds}")
         for turn in turns:
             waits += quantiles(turn.found.name, latency_of(services(turn), chosen.seconds))
         for turn in turns[1:] if chosen.prove else ():
@@ -93,6 +94,12 @@ def main() -> None:
             recorded = stretches * chosen.events + WARM_UP + int(RATE * chosen.seconds)
             prove(services(turn), turn.there + recorded)
     tell([turn.found for turn in (*turns, after_checkpoint)], waits, sizes, chosen)
+
+
+def take_turn(turn: Turn, services: Services, events: list[bytes], which: str) -> None:
+    rate = work_off(services, events)
+    turn.found.values.append(rate)
+    said(f"round {which}: {turn.found.name}: {rate:,.0f} events/s")
 
 
 def tell(
