@@ -106,9 +106,11 @@ def stored_cases(session: Session, part: Part | None, *, all_proved: bool = Fals
     theirs = "true"
     if part is None and all_proved:
         # A timer that is as it ought to be bills the case of a log that carries it. There is no index of timers by
-        # case: it would cost each timer something, for the sake of this.
+        # case: it would cost each timer something, for the sake of this. As an array, they are looked up by their ids
+        # however many PostgreSQL expects.
         timer, source = _logs_timer(session)
-        theirs = f"id in (select {timer} from {source} where {_selected('log.case_reference')})"  # noqa: S608 - ours
+        ids = f"select distinct {timer} from {source} where {_selected('log.case_reference')}"  # noqa: S608 - ours
+        theirs = f"id = any(array({ids}))"
     stored = "true"
     if kept(session, "proof_timer"):
         stored = "not exists (select 1 from proof_timer where proof_timer.id = timer.id)"
