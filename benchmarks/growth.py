@@ -1,9 +1,10 @@
 """What a growing log does to throughput and latency, and how large tables and indexes are an event.
 
 Events are worked off into an empty database and into ones with `--logs` logs, in turns; the events of each round are
-others. Checkpoints come when PostgreSQL's settings ask for them. After these rounds others come into the longest log,
-each right after a checkpoint, when PostgreSQL writes each page whole that it touches. Then single events are published,
-100 a second.
+others. In each turn a third as many come before them and do not count: the turns of the other databases have taken the
+memory of this one's pages, which a database that is alone has to itself. Checkpoints come when PostgreSQL's settings
+ask for them. After these rounds others come into the longest log, with a checkpoint before each turn: PostgreSQL then
+writes each page whole that it touches. Then single events are published, 100 a second.
 What is there already are copies of simulated journeys of years before (benchmarks/grown.py).
 """
 
@@ -36,6 +37,8 @@ from workers.simulate import simulate
 from workers.up import caselog_program
 
 RATE = 100
+# Of the events that count, how many come before them.
+AHEAD = 1 / 3
 
 
 class Turn(NamedTuple):
@@ -50,12 +53,13 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--logs", type=int, nargs="+", default=[200_000], help="logs that are there already")
     arguments.add_argument("--events", type=int, default=120_000, help="events worked off in each turn")
-    arguments.add_argument("--rounds", type=int, default=7)
+    arguments.add_argument("--rounds", type=int, default=5)
     arguments.add_argument("--seconds", type=float, default=10, help="for the latency on each log")
     arguments.add_argument("--prove", action="store_true", help="verify each database at the end; minutes a million")
     add_output(arguments)
     chosen = arguments.parse_args()
     autodiscover()
+    whole = chosen.events + int(chosen.events * AHEAD)
     sizes: dict[str, dict[str, float]] = {}
     waits: list[Series] = []
     with servers() as urls, ExitStack() as databases:
@@ -79,11 +83,11 @@ def main() -> None:
         after_checkpoint = longest._replace(found=Series(f"{longest.found.name}, {AFTER_CHECKPOINT}"))
         for number in range(chosen.rounds):
             # Each stretch is later than those before: the operators are the same, and nothing is to come late.
-            events = stretch(chosen.events, number, 2 * chosen.rounds)
+            events = stretch(whole, number, 2 * chosen.rounds)
             for turn in turns:
                 take_turn(turn, services(turn), events, f"{number + 1} of {chosen.rounds}")
         for number in range(chosen.rounds):
-            events = stretch(chosen.events, chosen.rounds + number, 2 * chosen.rounds)
+            events = stretch(whole, chosen.rounds + number, 2 * chosen.rounds)
             with psycopg.connect(longest.url or "", autocommit=True) as db:
                 db.execute("checkpoint")
             take_turn(after_checkpoint, services(longest), events, f"{number + 1} of {chosen.rounds}")
@@ -91,13 +95,15 @@ def main() -> None:
             waits += quantiles(turn.found.name, latency_of(services(turn), chosen.seconds))
         for turn in turns[1:] if chosen.prove else ():
             stretches = chosen.rounds * (2 if turn is longest else 1)
-            recorded = stretches * chosen.events + WARM_UP + int(RATE * chosen.seconds)
+            recorded = stretches * whole + WARM_UP + int(RATE * chosen.seconds)
             prove(services(turn), turn.there + recorded)
     tell([turn.found for turn in (*turns, after_checkpoint)], waits, sizes, chosen)
 
 
 def take_turn(turn: Turn, services: Services, events: list[bytes], which: str) -> None:
-    rate = work_off(services, events)
+    ahead = len(events) - int(len(events) / (1 + AHEAD))
+    work_off(services, events[:ahead])
+    rate = work_off(services, events[ahead:])
     turn.found.values.append(rate)
     said(f"round {which}: {turn.found.name}: {rate:,.0f} events/s")
 
