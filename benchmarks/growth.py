@@ -3,7 +3,7 @@
 Events are worked off into an empty database and into ones with `--logs` logs, in turns; the events of each round are
 others. In each turn a third as many come before them and do not count: the turns of the other databases have taken the
 memory of this one's pages, which a database that is alone has to itself. Checkpoints come when PostgreSQL's settings
-ask for them. After these rounds others come into the longest log, with a checkpoint before each turn: PostgreSQL then
+ask for them. After these rounds others come into the longest log, right after a checkpoint, when PostgreSQL
 writes each page whole that it touches. Then single events are published, 100 a second.
 What is there already are copies of simulated journeys of years before (benchmarks/grown.py).
 """
@@ -88,9 +88,7 @@ def main() -> None:
                 take_turn(turn, services(turn), events, f"{number + 1} of {chosen.rounds}")
         for number in range(chosen.rounds):
             events = stretch(whole, chosen.rounds + number, 2 * chosen.rounds)
-            with psycopg.connect(longest.url or "", autocommit=True) as db:
-                db.execute("checkpoint")
-            take_turn(after_checkpoint, services(longest), events, f"{number + 1} of {chosen.rounds}")
+            take_turn(after_checkpoint, services(longest), events, f"{number + 1} of {chosen.rounds}", checkpoint=True)
         for turn in turns:
             waits += quantiles(turn.found.name, latency_of(services(turn), chosen.seconds))
         for turn in turns[1:] if chosen.prove else ():
@@ -100,9 +98,12 @@ def main() -> None:
     tell([turn.found for turn in (*turns, after_checkpoint)], waits, sizes, chosen)
 
 
-def take_turn(turn: Turn, services: Services, events: list[bytes], which: str) -> None:
+def take_turn(turn: Turn, services: Services, events: list[bytes], which: str, *, checkpoint: bool = False) -> None:
     ahead = len(events) - int(len(events) / (1 + AHEAD))
     work_off(services, events[:ahead])
+    if checkpoint:
+        with psycopg.connect(services.database_url, autocommit=True) as db:
+            db.execute("checkpoint")
     rate = work_off(services, events[ahead:])
     turn.found.values.append(rate)
     said(f"round {which}: {turn.found.name}: {rate:,.0f} events/s")
