@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
+from unittest.mock import Mock
 from xml.etree import ElementTree as ET
 
 import pytest
 
+from workers.services import Services
 from workers.simulate import simulate
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
@@ -112,6 +117,35 @@ def test_growth_and_the_profile_of_a_batch_run_in_miniature(tmp_path: Path) -> N
     profiled = run("profile_batch.py", "--batches", "1", "--batch", "50", "--message", "10")
     assert profiled.returncode == 0, profiled.stderr
     assert "store: send logs" in profiled.stdout
+
+
+@pytest.mark.parametrize("checkpoint", [False, True])
+def test_what_counts_comes_after_events_that_do_not_and_then_a_checkpoint(
+    *, checkpoint: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A third of what counts goes ahead, each event is worked off once and in order, and the second rate is kept."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    growth = importlib.import_module("growth")
+    done: list[object] = []
+    rates = iter([1.0, 2.0])
+
+    @contextmanager
+    def connect(url: str, *, autocommit: bool) -> Iterator[Mock]:
+        assert (url, autocommit) == ("the longest", True)
+        yield Mock(execute=done.append)
+
+    def work_off(services: Services, events: list[bytes]) -> float:
+        assert services.database_url == "the longest"
+        done.append(events)
+        return next(rates)
+
+    monkeypatch.setattr(growth, "work_off", work_off)
+    monkeypatch.setattr(growth.psycopg, "connect", connect)
+    turn = growth.Turn(growth.Series("10 logs"), "the longest", 10)
+    events = [b"%d" % number for number in range(400)]
+    growth.take_turn(turn, Services("the longest", "", ""), events, "1 of 1", checkpoint=checkpoint)
+    assert done == [events[:100], *(["checkpoint"] if checkpoint else []), events[100:]]
+    assert turn.found.values == [2.0]
 
 
 @pytest.mark.parametrize(("rate", "verdict"), [(85.0, "met"), (84.0, "NOT MET")])
