@@ -24,6 +24,7 @@ import psycopg
 from amqp import ChannelError
 from bounds import print_bounds
 from figures import Series, add_output, print_series, write_bars, write_figures
+from filling import fill
 from given import add_source, given_events
 from jobs import QUEUE, enqueue_celery, enqueue_dramatiq
 from rich.console import Console
@@ -152,6 +153,10 @@ def caselog(services: Services, events: list[bytes], *, message: int, recorders:
 
 
 def publish(services: Services, events: list[bytes], message: int) -> None:
+    if message == 1:
+        # What a Publisher sends; but it waits for the disk after each, which would be minutes in every turn.
+        fill(services.broker_url, events)
+        return
     with Publisher(services.broker_url, batch_events=message) as publisher:
         publisher.publish_many(events)
 
