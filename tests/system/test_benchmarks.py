@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
+from types import ModuleType
 from unittest.mock import Mock
 from xml.etree import ElementTree as ET
 
@@ -119,13 +120,23 @@ def test_growth_and_the_profile_of_a_batch_run_in_miniature(tmp_path: Path) -> N
     assert "store: send logs" in profiled.stdout
 
 
+@pytest.fixture
+def growth(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    """benchmarks/growth.py as a module; other modules of tests have names that modules of benchmarks have, too."""
+    names = [path.stem for path in BENCHMARKS.glob("*.py")]
+    for name in names:
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    yield importlib.import_module("growth")
+    for name in names:
+        sys.modules.pop(name, None)
+
+
 @pytest.mark.parametrize("checkpoint", [False, True])
 def test_what_counts_comes_after_events_that_do_not_and_then_a_checkpoint(
-    *, checkpoint: bool, monkeypatch: pytest.MonkeyPatch
+    growth: ModuleType, monkeypatch: pytest.MonkeyPatch, *, checkpoint: bool
 ) -> None:
     """A third of what counts goes ahead, each event is worked off once and in order, and the second rate is kept."""
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    growth = importlib.import_module("growth")
     done: list[object] = []
     rates = iter([1.0, 2.0])
 
