@@ -154,7 +154,7 @@ def caselog(services: Services, events: list[bytes], *, message: int, recorders:
 
 def publish(services: Services, events: list[bytes], message: int) -> None:
     if message == 1:
-        # What a Publisher sends; but it waits for the disk after each, which would be minutes in every turn.
+        # As a Publisher would, which waits for the disk after each: minutes in every turn.
         fill(services.broker_url, events)
         return
     with Publisher(services.broker_url, batch_events=message) as publisher:
