@@ -69,6 +69,11 @@ def grown(medians: Medians) -> float:
     return medians[longest] / medians[EMPTY]
 
 
+def of_recorder(medians: Medians) -> float:
+    """With the longest log there was."""
+    return [size for name, size in medians.items() if name.startswith("recorder")][-1]
+
+
 def grows(medians: Medians) -> float:
     return medians["recorder: memory at the end"] - medians["recorder: memory half-way"]
 
@@ -90,6 +95,7 @@ BOUNDS = [
     Bound("latency", "median ms at 100 events/s", plain("100 events/s: median"), most=15),
     Bound("latency", "99 % ms at 100 events/s", plain("100 events/s: 99 %"), most=50),
     Bound("growth", "the longest log (10 million are meant), share of the rate on none", grown, least=0.85),
+    Bound("growth_memory", "MB of a recorder with the longest log", of_recorder, most=150),
     Bound("memory", "MB of a recorder at most", plain("recorder: memory at most"), most=150),
     Bound("memory", "MB that a recorder grows in the second half", grows, most=5),
 ]

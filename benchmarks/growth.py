@@ -1,10 +1,11 @@
-"""What a growing log does to throughput and latency, and how large tables and indexes are an event.
+"""What a growing log does to throughput, latency and memory, and how large tables and indexes are an event.
 
 Events are worked off into an empty database and into ones with `--logs` logs, in turns; the events of each round are
 others. In each turn a third as many come before them and do not count: the turns of the other databases have taken the
 memory of this one's pages, which a database that is alone has to itself. Checkpoints come when PostgreSQL's settings
 ask for them. After these rounds others come into the longest log, right after a checkpoint, when PostgreSQL
-writes each page whole that it touches. Then single events are published, 100 a second.
+writes each page whole that it touches. At the end of each turn the memory of both workers is read (resident, MB). Then
+single events are published, 100 a second.
 What is there already are copies of simulated journeys of years before (benchmarks/grown.py).
 """
 
@@ -28,7 +29,7 @@ from rich.console import Console
 from rich.table import Table
 from servers import fresh_database, servers
 from throughput import prove, said
-from working_off import last_id, running, worked_off
+from working_off import ROLES, last_id, megabytes, running, worked_off, worker_process
 
 from events import Publisher
 from events.registry import autodiscover
@@ -37,14 +38,15 @@ from workers.simulate import simulate
 from workers.up import caselog_program
 
 RATE = 100
-# Of the events that count, how many come before them.
-AHEAD = 1 / 3
+# Before so many events that count comes one that does not.
+AHEAD = 3
 
 
 class Turn(NamedTuple):
     """What is found, in which database (None: an empty one each time), and how many logs were made in it."""
 
     found: Series
+    memory: dict[str, Series]
     url: str | None
     there: int
 
@@ -59,7 +61,8 @@ def main() -> None:
     add_output(arguments)
     chosen = arguments.parse_args()
     autodiscover()
-    whole = chosen.events + int(chosen.events * AHEAD)
+    ahead = chosen.events // AHEAD
+    whole = ahead + chosen.events
     sizes: dict[str, dict[str, float]] = {}
     waits: list[Series] = []
     with servers() as urls, ExitStack() as databases:
@@ -72,11 +75,11 @@ def main() -> None:
             url = turn.url or databases.enter_context(fresh_database(server_url))
             return Services(url, redis_url, redis_url)
 
-        turns = [Turn(Series("0 logs"), None, 0)]
+        turns = [make_turn(0, None, 0)]
         for logs in chosen.logs:
             began_s = time.perf_counter()
             url = databases.enter_context(fresh_database(server_url))
-            turns.append(Turn(Series(f"{logs:,} logs"), url, grow(url, logs)))
+            turns.append(make_turn(logs, url, grow(url, logs)))
             sizes[turns[-1].found.name] = sizes_an_event(url, turns[-1].there)
             said(f"{turns[-1].there:,} logs were made in {time.perf_counter() - began_s:.0f} s")
         longest = turns[-1]
@@ -85,51 +88,72 @@ def main() -> None:
             # Each stretch is later than those before: the operators are the same, and nothing is to come late.
             events = stretch(whole, number, 2 * chosen.rounds)
             for turn in turns:
-                take_turn(turn, services(turn), events, f"{number + 1} of {chosen.rounds}")
+                take_turn(turn, services(turn), events, ahead, f"{number + 1} of {chosen.rounds}")
         for number in range(chosen.rounds):
             events = stretch(whole, chosen.rounds + number, 2 * chosen.rounds)
-            take_turn(after_checkpoint, services(longest), events, f"{number + 1} of {chosen.rounds}", checkpoint=True)
+            which = f"{number + 1} of {chosen.rounds}"
+            take_turn(after_checkpoint, services(longest), events, ahead, which, checkpoint=True)
         for turn in turns:
             waits += quantiles(turn.found.name, latency_of(services(turn), chosen.seconds))
         for turn in turns[1:] if chosen.prove else ():
             stretches = chosen.rounds * (2 if turn is longest else 1)
             recorded = stretches * whole + WARM_UP + int(RATE * chosen.seconds)
             prove(services(turn), turn.there + recorded)
-    tell([turn.found for turn in (*turns, after_checkpoint)], waits, sizes, chosen)
+    # Turns right after a checkpoint are of the same log: their memory is with that of the others.
+    memory = [turn.memory[role] for role in ROLES for turn in turns]
+    tell([turn.found for turn in (*turns, after_checkpoint)], waits, memory, sizes, chosen)
 
 
-def take_turn(turn: Turn, services: Services, events: list[bytes], which: str, *, checkpoint: bool = False) -> None:
-    ahead = len(events) - int(len(events) / (1 + AHEAD))
+def make_turn(logs: int, url: str | None, there: int) -> Turn:
+    name = f"{logs:,} logs"
+    return Turn(Series(name), {role: Series(f"{role}, {name}") for role in ROLES}, url, there)
+
+
+def take_turn(
+    turn: Turn, services: Services, events: list[bytes], ahead: int, which: str, *, checkpoint: bool = False
+) -> None:
+    """Work off so many `ahead` of those that count; both come from `events`."""
     work_off(services, events[:ahead])
     if checkpoint:
         with psycopg.connect(services.database_url, autocommit=True) as db:
             db.execute("checkpoint")
-    rate = work_off(services, events[ahead:])
+    rate, memory = work_off(services, events[ahead:])
     turn.found.values.append(rate)
+    for role, size in memory.items():
+        turn.memory[role].values.append(size)
     said(f"round {which}: {turn.found.name}: {rate:,.0f} events/s")
 
 
 def tell(
-    rates: list[Series], waits: list[Series], sizes: dict[str, dict[str, float]], chosen: argparse.Namespace
+    rates: list[Series],
+    waits: list[Series],
+    memory: list[Series],
+    sizes: dict[str, dict[str, float]],
+    chosen: argparse.Namespace,
 ) -> None:
     """Print the tables and write the figures and the plots."""
     title = "Events worked off a second, by the logs that were there"
     print_series(title, "events/s", rates, "0 logs")
     title_waits = f"From publish to commit at {RATE} events/s, by the logs that were there"
     print_series(title_waits, "ms", waits)
+    title_memory = "Memory at the end of a turn, by the logs that were there"
+    print_series(title_memory, "MB", memory)
     for name, each in sizes.items():
         table = Table("table or index", "bytes an event", title=f"Size on disk, {name}")
         for relation, size in [*each.items(), ("all", sum(each.values()))]:
             table.add_row(relation, f"{size:,.0f}")
         Console().print(table)
-    print_bounds({"growth": rates})
+    print_bounds({"growth": rates, "growth_memory": memory})
     figures = {"events": chosen.events, "unit": "events/s", "series": rates, "bytes_an_event": sizes}
     write_figures(chosen.output, "growth", figures)
     write_bars(chosen.output, "growth", title, "events/s", rates)
     write_figures(chosen.output, "growth_latency", {"seconds": chosen.seconds, "unit": "ms", "series": waits})
     write_bars(chosen.output, "growth_latency", title_waits, "milliseconds", waits)
+    write_figures(chosen.output, "growth_memory", {"events": chosen.events, "unit": "MB", "series": memory})
+    write_bars(chosen.output, "growth_memory", title_memory, "MB resident", memory)
     largest = sizes[f"{chosen.logs[-1]:,} logs"]
     bars = [Series(name, [size]) for name, size in largest.items() if size >= 1]
+    write_figures(chosen.output, "size", {"logs": chosen.logs[-1], "unit": "bytes an event", "series": bars})
     write_bars(chosen.output, "size", f"Size on disk, {chosen.logs[-1]:,} logs", "bytes an event", bars)
 
 
@@ -162,16 +186,16 @@ def sizes_an_event(database_url: str, logs: int) -> dict[str, float]:
     return {name: size / logs for name, size in rows}
 
 
-def work_off(services: Services, events: list[bytes]) -> float:
-    """Events a second, from an empty broker."""
+def work_off(services: Services, events: list[bytes]) -> tuple[float, dict[str, float]]:
+    """Events a second, from an empty broker; and megabytes of each worker when all is done."""
     with redis.Redis.from_url(redis_py_url(services.redis_url)) as client:
         client.flushall()
     after = last_id(services)
     with Publisher(services.broker_url) as publisher:
         publisher.publish_many(events)
-    program = [*caselog_program(), "worker"]
-    with running([[*program, "recorder"], [*program, "tasks"]], services) as alive:
-        return worked_off(services, len(events), alive, after=after).rate
+    with running([[*caselog_program(), "worker", role] for role in ROLES], services) as alive:
+        rate = worked_off(services, len(events), alive, after=after).rate
+        return rate, {role: megabytes(worker_process(role)) for role in ROLES}
 
 
 if __name__ == "__main__":

@@ -13,12 +13,11 @@ import time
 from collections import defaultdict
 
 import msgspec
-import psutil
 import psycopg
 from bounds import print_bounds
 from figures import Series, add_output, print_series, write_bars, write_figures
 from servers import fresh_services, servers
-from working_off import POLL_S, TAKEN, running, worked_off
+from working_off import POLL_S, ROLES, TAKEN, megabytes, running, worked_off, worker_process
 
 from events import Publisher
 from workers.services import Services
@@ -27,7 +26,6 @@ from workers.simulate import simulate
 from workers.up import caselog_program
 
 MILLION = 1_000_000
-ROLES = ("recorder", "tasks")
 LOOK_S = 0.2
 
 
@@ -77,7 +75,7 @@ def work_off(services: Services, backlog: int) -> tuple[list[Series], list[Serie
             alive()
             time.sleep(POLL_S)
         first_s = time.perf_counter() - began_s
-        workers = {role: _process(role) for role in ROLES}
+        workers = {role: worker_process(role) for role in ROLES}
         taken = 0.0
         while taken < backlog:
             alive()
@@ -85,33 +83,22 @@ def work_off(services: Services, backlog: int) -> tuple[list[Series], list[Serie
             assert row is not None
             taken = row[0]
             for role, process in workers.items():
-                seen[role].append((taken / backlog, process.memory_info().rss / 1e6))
+                seen[role].append((taken / backlog, megabytes(process)))
             time.sleep(LOOK_S)
         worked_off(services, backlog, alive)
         all_s = time.perf_counter() - began_s
         for role, process in workers.items():
-            seen[role].append((1.0, process.memory_info().rss / 1e6))
+            seen[role].append((1.0, megabytes(process)))
     memory = []
     for role, looks in seen.items():
-        half_way = next(megabytes for share, megabytes in looks if share >= 1 / 2)
+        half_way = next(size for share, size in looks if share >= 1 / 2)
         memory += [
             Series(f"{role}: memory at the beginning", [looks[0][1]]),
             Series(f"{role}: memory half-way", [half_way]),
             Series(f"{role}: memory at the end", [looks[-1][1]]),
-            Series(f"{role}: memory at most", [max(megabytes for _, megabytes in looks)]),
+            Series(f"{role}: memory at most", [max(size for _, size in looks)]),
         ]
     return [Series("start to first commit", [first_s]), Series("start to all done", [all_s])], memory
-
-
-def _process(role: str) -> psutil.Process:
-    """The worker of this role that was started here."""
-    for child in psutil.Process().children(recursive=True):
-        try:
-            if child.cmdline()[-2:] == ["worker", role]:
-                return child
-        except psutil.Error:
-            continue
-    raise SystemExit(f"the worker {role} is gone")
 
 
 if __name__ == "__main__":

@@ -21,6 +21,8 @@ BENCHMARKS = Path(__file__).parent
 POLL_S = 0.02
 TERM_WITHIN_S = 20
 GIVE_UP_S = 900
+# The workers that work off events.
+ROLES = ("recorder", "tasks")
 # The sequence is read at no cost, and the outbox holds a row a batch; only when they say that the end may have come is
 # the log counted, which the workers would feel.
 TAKEN = "select case when is_called then last_value else 0 end from log_id_seq"
@@ -54,6 +56,22 @@ def running(commands: list[list[str]], services: Services) -> Iterator[Callable[
             processes.append(subprocess.Popen(command, env=environment, stdout=said, stderr=said))
             stack.callback(_stop, processes[-1])
         yield alive
+
+
+def worker_process(role: str) -> psutil.Process:
+    """The worker of this role that was started here."""
+    for child in psutil.Process().children(recursive=True):
+        try:
+            if child.cmdline()[-2:] == ["worker", role]:
+                return child
+        except psutil.Error:
+            continue
+    raise SystemExit(f"the worker {role} is gone")
+
+
+def megabytes(process: psutil.Process) -> float:
+    """What of it is resident."""
+    return float(process.memory_info().rss / 1e6)
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

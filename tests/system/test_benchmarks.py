@@ -115,6 +115,13 @@ def test_growth_and_the_profile_of_a_batch_run_in_miniature(tmp_path: Path) -> N
     assert grown.returncode == 0, grown.stderr
     figures = json.loads((tmp_path / "growth.json").read_text())
     assert figures["bytes_an_event"]["25,000 logs"]["log"] > 0
+    memory = json.loads((tmp_path / "growth_memory.json").read_text())["series"]
+    assert {one["name"] for one in memory} >= {"recorder, 0 logs", "recorder, 25,000 logs", "tasks, 25,000 logs"}
+    assert all(10 < size < 1000 for one in memory for size in one["values"])
+    assert "MB of a recorder with the longest log" in " ".join(grown.stdout.split())
+    assert run("bounds.py", "--figures", str(tmp_path)).returncode == 0
+    page = (tmp_path / "README.md").read_text()
+    assert all(f"]({path.name})" in page for path in tmp_path.glob("*.svg"))
     profiled = run("profile_batch.py", "--batches", "1", "--batch", "50", "--message", "10")
     assert profiled.returncode == 0, profiled.stderr
     assert "store: send logs" in profiled.stdout
@@ -136,27 +143,27 @@ def growth(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
 def test_what_counts_comes_after_events_that_do_not_and_then_a_checkpoint(
     growth: ModuleType, monkeypatch: pytest.MonkeyPatch, *, checkpoint: bool
 ) -> None:
-    """A third of what counts goes ahead, each event is worked off once and in order, and the second rate is kept."""
+    """Each event is worked off once and in order; rate and memory are those of the second time."""
     done: list[object] = []
-    rates = iter([1.0, 2.0])
+    found = iter([(1.0, {"recorder": 10.0}), (2.0, {"recorder": 20.0})])
 
     @contextmanager
     def connect(url: str, *, autocommit: bool) -> Iterator[Mock]:
         assert (url, autocommit) == ("the longest", True)
         yield Mock(execute=done.append)
 
-    def work_off(services: Services, events: list[bytes]) -> float:
+    def work_off(services: Services, events: list[bytes]) -> tuple[float, dict[str, float]]:
         assert services.database_url == "the longest"
         done.append(events)
-        return next(rates)
+        return next(found)
 
     monkeypatch.setattr(growth, "work_off", work_off)
     monkeypatch.setattr(growth.psycopg, "connect", connect)
-    turn = growth.Turn(growth.Series("10 logs"), "the longest", 10)
+    turn = growth.make_turn(10, "the longest", 10)
     events = [b"%d" % number for number in range(400)]
-    growth.take_turn(turn, Services("the longest", "", ""), events, "1 of 1", checkpoint=checkpoint)
+    growth.take_turn(turn, Services("the longest", "", ""), events, 100, "1 of 1", checkpoint=checkpoint)
     assert done == [events[:100], *(["checkpoint"] if checkpoint else []), events[100:]]
-    assert turn.found.values == [2.0]
+    assert (turn.found.values, turn.memory["recorder"].values) == ([2.0], [20.0])
 
 
 @pytest.mark.parametrize(("rate", "verdict"), [(85.0, "met"), (84.0, "NOT MET")])
