@@ -62,7 +62,7 @@ check: $(STAMP) ## Check format, style, types and the direction of imports
 
 # Smaller than bench-all, and so quicker; both write what they found to docs/benchmarks.
 .PHONY: bench
-bench: $(STAMP) ## Measure this machine against the usual ways, some fifteen minutes, and say which bounds are met
+bench: $(STAMP) ## Measure this machine against the usual ways, ten to twenty minutes, and say which bounds are met
 	$(BIN)/python benchmarks/throughput.py --rounds 2 $(ARGS)
 	$(BIN)/python benchmarks/publishing.py
 	$(BIN)/python benchmarks/latency.py --seconds 10
@@ -72,7 +72,7 @@ bench: $(STAMP) ## Measure this machine against the usual ways, some fifteen min
 
 # At full size: a log of ten million, a backlog of a million. The machine should have nothing else to do meanwhile.
 .PHONY: bench-all
-bench-all: $(STAMP) ## The same at full size: a log of ten million, a backlog of a million; some twenty-five minutes
+bench-all: $(STAMP) ## The same at full size: a log of ten million, a backlog of a million; twenty minutes to an hour
 	$(BIN)/python benchmarks/throughput.py
 	$(BIN)/python benchmarks/publishing.py
 	$(BIN)/python benchmarks/latency.py
