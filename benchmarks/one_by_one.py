@@ -48,14 +48,16 @@ class OneByOne:
         """Raises `NotYet`, for the job queue's own retries."""
         event = decode(raw).events[0]
         assert isinstance(event, Event)
-        with self._engine.begin() as db:
-            try:
-                latest = datetime.now(UTC) + self._rules.future_tolerance
-                self._record(db, screen(0, event, event_registry, latest))
-            except EventError as error:
-                db.rollback()
-                with self._engine.begin() as other:
-                    other.execute(insert(dead_letter).values(_dead(event, raw, error)))
+        try:
+            screened = screen(0, event, event_registry, datetime.now(UTC) + self._rules.future_tolerance)
+            with self._engine.begin() as db:
+                self._record(db, screened)
+        except EventError as error:
+            with self._engine.begin() as db:
+                db.execute(insert(dead_letter).values(_dead(event, raw, error)))
+
+    def close(self) -> None:
+        self._engine.dispose()
 
     def _record(self, db: Connection, screened: Screened) -> None:
         case, is_new = None, False
@@ -80,7 +82,7 @@ class OneByOne:
         for timer in fold.changed.values():
             is_started = timer.id in fold.started
             row = dict(zip(store.TIMER_COLUMNS, store._timer_row(timer), strict=True))  # noqa: SLF001
-            db.execute(insert(timers) if is_started else update(timers).where(timers.c.id == timer.id), row)
+            db.execute(_START_TIMER if is_started else update(timers).where(timers.c.id == timer.id), row)
         if case is not None:
             if ended is not None and not ended.cancelled:
                 case.billable_time += ended.seconds or 0
@@ -109,6 +111,9 @@ _ID_AND_TIMER = text(
     ) as running on true
     """
 )
+# An operator has one timer that runs. A start that comes after a later one, or beside one, finds it taken: else the job
+# would be retried for as long as that timer runs.
+_START_TIMER = upsert(timers).on_conflict_do_nothing()
 _INSERT_LOG = upsert(logs).on_conflict_do_nothing(index_elements=["source", "event_id"])
 _REPORT = upsert(report_sum)
 _REPORT = _REPORT.on_conflict_do_update(
