@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -37,8 +38,10 @@ NOW = "select extract(epoch from clock_timestamp())::float8"
 
 
 @contextmanager
-def running(commands: list[list[str]], services: Services) -> Iterator[Callable[[], None]]:
-    """The workers as processes of their own, stopped afterwards. Gives a check that all of them live."""
+def running(
+    commands: list[list[str]], services: Services, *, by: signal.Signals = signal.SIGTERM
+) -> Iterator[Callable[[], None]]:
+    """The workers as processes of their own, stopped afterwards `by` a signal. Gives a check that all of them live."""
     environment = child_environment(services.environment())
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(BENCHMARKS.parent), environment.get("PYTHONPATH"))))
     processes: list[subprocess.Popen[bytes]] = []
@@ -51,10 +54,10 @@ def running(commands: list[list[str]], services: Services) -> Iterator[Callable[
     with ExitStack() as stack:
         # Celery leaves a directory of its own behind.
         environment["TMPDIR"] = stack.enter_context(TemporaryDirectory(prefix="caselog-bench-"))
+        stack.callback(_stop, processes, by)
         for command in commands:
             said = subprocess.DEVNULL
             processes.append(subprocess.Popen(command, env=environment, stdout=said, stderr=said))
-            stack.callback(_stop, processes[-1])
         yield alive
 
 
@@ -74,13 +77,15 @@ def megabytes(process: psutil.Process) -> float:
     return float(process.memory_info().rss / 1e6)
 
 
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
-    try:
-        process.wait(TERM_WITHIN_S)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+def _stop(processes: list[subprocess.Popen[bytes]], by: signal.Signals) -> None:
+    for process in processes:
+        process.send_signal(by)
+    for process in processes:
+        try:
+            process.wait(TERM_WITHIN_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 class WorkedOff(NamedTuple):
