@@ -19,7 +19,7 @@ WIDTH, ROW, LEFT, TOP, RIGHT = 860, 26, 340, 56, 120
 
 
 class Series(msgspec.Struct):
-    """One contender: its figure of each round, and which share of the processors was busy, where that was looked at."""
+    """One contender: its figure of each turn, and which share of the processors was busy, where that was looked at."""
 
     name: str
     values: list[float] = msgspec.field(default_factory=list)
