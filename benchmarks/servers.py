@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -25,6 +27,8 @@ RABBITMQ = ("127.0.0.1", 5672)
 @contextmanager
 def servers(*, redis: bool = True) -> Iterator[EmbeddedUrls]:
     """PostgreSQL and Redis on a directory of their own, with the settings of production; deleted afterwards."""
+    # As Ctrl-C does it: `timeout`, or whoever else ends this process, leaves no server and no directory behind.
+    signal.signal(signal.SIGTERM, lambda _signal, _frame: sys.exit(128 + signal.SIGTERM))
     with tempfile.TemporaryDirectory(prefix="caselog-bench-") as base:
         data_dir = Path(base) / "data"
         embedded = EmbeddedServers(data_dir, redis=redis)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from itertools import islice, permutations
 from pathlib import Path
 from types import ModuleType
@@ -16,8 +17,9 @@ from unittest.mock import Mock
 from xml.etree import ElementTree as ET
 from zoneinfo import ZoneInfo
 
+import psutil
 import pytest
-from pipeline import created, event
+from pipeline import created, event, eventually
 from stored import body, count
 
 from events.registry import autodiscover
@@ -173,6 +175,25 @@ def test_a_contender_gets_through_with_jobs_in_any_order(
     assert count(database_url, "log") == 5 * len(orders)
     assert count(database_url, "timer") > len(orders)  # in some orders both run, one after the other
     assert count(database_url, "dead_letter") == 0
+
+
+def test_a_benchmark_that_is_ended_leaves_nothing_behind(tmp_path: Path) -> None:
+    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    command = [sys.executable, str(BENCHMARKS / "throughput.py"), "--only", "redis", "--output", str(tmp_path / "out")]
+    with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as ended:
+        eventually(lambda: any(_working_in(tmp_path)), "a worker works")
+        ended.terminate()
+        assert ended.wait(30) == 128 + signal.SIGTERM
+    assert list(tmp_path.iterdir()) == []
+    assert list(_working_in(tmp_path)) == []
+
+
+def _working_in(directory: Path) -> Iterator[psutil.Process]:
+    """The processes whose temporary files belong there."""
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if process.environ().get("TMPDIR", "").startswith(f"{directory}/"):
+                yield process
 
 
 @pytest.mark.parametrize("checkpoint", [False, True])
