@@ -1,11 +1,10 @@
 """What a growing log does to throughput, latency and memory, and how large tables and indexes are an event.
 
 Events are worked off into an empty database and into ones with `--logs` logs, in turns; the events of each round are
-others. In each turn a third as many come before them and do not count: the turns of the other databases have taken the
-memory of this one's pages, which a database that is alone has to itself. Checkpoints come when PostgreSQL's settings
-ask for them. After these rounds others come into the longest log, right after a checkpoint, when PostgreSQL
-writes each page whole that it touches. At the end of each turn the memory of both workers is read (resident, MB). Then
-single events are published, 100 a second.
+others. Each of these logs has a PostgreSQL of its own, whose shared buffers nobody else takes meanwhile. Checkpoints
+come when PostgreSQL's settings ask for them. After these rounds others come into the longest log, right after a
+checkpoint, when PostgreSQL writes each page whole that it touches. At the end of each turn the memory of both workers
+is read (resident, MB). Then single events are published, 100 a second.
 What is there already are copies of simulated journeys of years before (benchmarks/grown.py).
 """
 
@@ -38,8 +37,6 @@ from workers.simulate import simulate
 from workers.up import caselog_program
 
 RATE = 100
-# Before so many events that count comes one that does not.
-AHEAD = 3
 
 
 class Turn(NamedTuple):
@@ -61,8 +58,6 @@ def main() -> None:
     add_output(arguments)
     chosen = arguments.parse_args()
     autodiscover()
-    ahead = chosen.events // AHEAD
-    whole = ahead + chosen.events
     sizes: dict[str, dict[str, float]] = {}
     waits: list[Series] = []
     with servers() as urls, ExitStack() as databases:
@@ -78,7 +73,9 @@ def main() -> None:
         turns = [make_turn(0, None, 0)]
         for logs in chosen.logs:
             began_s = time.perf_counter()
-            url = databases.enter_context(fresh_database(server_url))
+            own_url = databases.enter_context(servers(redis=False)).database_url
+            assert own_url is not None
+            url = databases.enter_context(fresh_database(own_url))
             turns.append(make_turn(logs, url, grow(url, logs)))
             sizes[turns[-1].found.name] = sizes_an_event(url, turns[-1].there)
             said(f"{turns[-1].there:,} logs were made in {time.perf_counter() - began_s:.0f} s")
@@ -86,18 +83,18 @@ def main() -> None:
         after_checkpoint = longest._replace(found=Series(f"{longest.found.name}, {AFTER_CHECKPOINT}"))
         for number in range(chosen.rounds):
             # Each stretch is later than those before: the operators are the same, and nothing is to come late.
-            events = stretch(whole, number, 2 * chosen.rounds)
+            events = stretch(chosen.events, number, 2 * chosen.rounds)
             for turn in turns:
-                take_turn(turn, services(turn), events, ahead, f"{number + 1} of {chosen.rounds}")
+                take_turn(turn, services(turn), events, f"{number + 1} of {chosen.rounds}")
         for number in range(chosen.rounds):
-            events = stretch(whole, chosen.rounds + number, 2 * chosen.rounds)
+            events = stretch(chosen.events, chosen.rounds + number, 2 * chosen.rounds)
             which = f"{number + 1} of {chosen.rounds}"
-            take_turn(after_checkpoint, services(longest), events, ahead, which, checkpoint=True)
+            take_turn(after_checkpoint, services(longest), events, which, checkpoint=True)
         for turn in turns:
             waits += quantiles(turn.found.name, latency_of(services(turn), chosen.seconds))
         for turn in turns[1:] if chosen.prove else ():
             stretches = chosen.rounds * (2 if turn is longest else 1)
-            recorded = stretches * whole + WARM_UP + int(RATE * chosen.seconds)
+            recorded = stretches * chosen.events + WARM_UP + int(RATE * chosen.seconds)
             prove(services(turn), turn.there + recorded)
     # Turns right after a checkpoint are of the same log: their memory is with that of the others.
     memory = [turn.memory[role] for role in ROLES for turn in turns]
@@ -109,15 +106,11 @@ def make_turn(logs: int, url: str | None, there: int) -> Turn:
     return Turn(Series(name), {role: Series(f"{role}, {name}") for role in ROLES}, url, there)
 
 
-def take_turn(
-    turn: Turn, services: Services, events: list[bytes], ahead: int, which: str, *, checkpoint: bool = False
-) -> None:
-    """Work off so many `ahead` of those that count; both come from `events`."""
-    work_off(services, events[:ahead])
+def take_turn(turn: Turn, services: Services, events: list[bytes], which: str, *, checkpoint: bool = False) -> None:
     if checkpoint:
         with psycopg.connect(services.database_url, autocommit=True) as db:
             db.execute("checkpoint")
-    rate, memory = work_off(services, events[ahead:])
+    rate, memory = work_off(services, events)
     turn.found.values.append(rate)
     for role, size in memory.items():
         turn.memory[role].values.append(size)
