@@ -62,7 +62,7 @@ check: $(STAMP) ## Check format, style, types and the direction of imports
 
 # Smaller than bench-all, and so quicker; both write what they found to docs/benchmarks.
 .PHONY: bench
-bench: $(STAMP) ## Measure this machine against the usual ways, some eight minutes, and say which bounds are met
+bench: $(STAMP) ## Measure this machine against the usual ways, some nine minutes, and say which bounds are met
 	$(BIN)/python benchmarks/throughput.py --events 60000 --rounds 2 $(ARGS)
 	$(BIN)/python benchmarks/publishing.py
 	$(BIN)/python benchmarks/latency.py --seconds 10
