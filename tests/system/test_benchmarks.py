@@ -179,13 +179,20 @@ def test_a_contender_gets_through_with_jobs_in_any_order(
 
 def test_a_benchmark_that_is_ended_leaves_nothing_behind(tmp_path: Path) -> None:
     environment = os.environ | {"TMPDIR": str(tmp_path)}
-    command = [sys.executable, str(BENCHMARKS / "throughput.py"), "--only", "redis", "--output", str(tmp_path / "out")]
+    arguments = ["--events", "400", "--only", "redis", "--output", str(tmp_path / "out")]
+    command = [sys.executable, str(BENCHMARKS / "throughput.py"), *arguments]
     with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as ended:
-        eventually(lambda: any(_working_in(tmp_path)), "a worker works")
-        ended.terminate()
-        assert ended.wait(30) == 128 + signal.SIGTERM
+        try:
+            eventually(lambda: any(_working_in(tmp_path)), "a worker works", within_s=90)
+            ended.terminate()
+            status = ended.wait(60)
+        finally:
+            ended.kill()
+    left = list(_working_in(tmp_path))
+    for process in left:
+        process.kill()
+    assert (status, left) == (128 + signal.SIGTERM, [])
     assert list(tmp_path.iterdir()) == []
-    assert list(_working_in(tmp_path)) == []
 
 
 def _working_in(directory: Path) -> Iterator[psutil.Process]:

@@ -85,10 +85,14 @@ class Server(Protocol):
 
 
 class Owned:
-    """A server behind its wire. `wanted` says whether it should run; `revive` starts it again where it should."""
+    """A server behind its wire. `wanted` says whether it should run; `revive` starts it again where it should.
 
-    def __init__(self, name: str, server: Server, wire: Wire, disk: Disk | None) -> None:
-        self.name, self.server, self.wire, self.disk = name, server, wire, disk
+    One that `needs_room` neither starts on a full disk nor ends: nothing else would happen here for minutes, and the
+    disk would stay full. So it gets its room first.
+    """
+
+    def __init__(self, name: str, server: Server, wire: Wire, disk: Disk | None, *, needs_room: bool = False) -> None:
+        self.name, self.server, self.wire, self.disk, self.needs_room = name, server, wire, disk, needs_room
         self.wanted = True
 
     def send(self, number: signal.Signals) -> None:
@@ -113,6 +117,8 @@ class Owned:
     def revive(self) -> None:
         """Where it should run and does not, start it. On a full disk it may not: then the next call tries again."""
         if self.wanted and (self.server.has_died() or self.server.pid is None):
+            if self.needs_room and self.disk is not None:
+                self.disk.free()
             with suppress(SettingsError):
                 self.server.start()
 
@@ -238,7 +244,7 @@ def start_postgres(place: Place, wires: Wires) -> tuple[Owned, str, str]:
             db.execute("select pg_reload_conf()")
     wire = Wire(wires, place.postgres_sockets / ".s.PGSQL.5432")
     url = f"postgresql://caselog@127.0.0.1:{wire.port}/caselog?sslmode=disable&gssencmode=disable"
-    return Owned("PostgreSQL", server, wire, disk), url, direct
+    return Owned("PostgreSQL", server, wire, disk, needs_room=True), url, direct
 
 
 def kill_backend(direct_url: str, chance: random.Random, *, politely: bool) -> bool:
