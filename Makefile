@@ -66,7 +66,7 @@ bench: $(STAMP) ## Measure this machine against the usual ways, some nine minute
 	$(BIN)/python benchmarks/throughput.py --events 60000 --rounds 2 $(ARGS)
 	$(BIN)/python benchmarks/publishing.py
 	$(BIN)/python benchmarks/latency.py --seconds 10
-	$(BIN)/python benchmarks/growth.py --logs 1000000 --events 60000 --rounds 3
+	$(BIN)/python benchmarks/growth.py --logs 1000000 --events 60000 --rounds 3 --prove
 	$(BIN)/python benchmarks/recovery.py --backlog 100000
 	$(BIN)/python benchmarks/bounds.py
 
