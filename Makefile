@@ -18,17 +18,17 @@ help: ## Print this list
 	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/  \1|\2/p' Makefile | awk -F'|' '{ printf "%-10s %s\n", $$1, $$2 }'
 
 .PHONY: install
-install: $(STAMP) ## Make .venv from requirements.lock, with Python 3.12 or 3.11 (PYTHON=... for another)
+install: $(STAMP) ## Make .venv from requirements.lock, with Python 3.11 to 3.14 (PYTHON=... for a certain one)
 
 # A name on PATH proves nothing: a version manager puts names there that fail when they are called. So each is tried.
 $(STAMP): requirements.lock pyproject.toml
-	@set -e; python=; for candidate in $(if $(PYTHON),"$(PYTHON)",python3.12 python3.11 /usr/bin/python3.12 /usr/bin/python3.11 python3.13 python3); do \
+	@set -e; python=; for candidate in $(if $(PYTHON),"$(PYTHON)",python3.12 python3.13 python3.14 python3.11 /usr/bin/python3.12 /usr/bin/python3.13 /usr/bin/python3.11 python3); do \
 	  if "$$candidate" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then \
 	    python=$$candidate; break; \
 	  fi; \
 	done; \
 	if [ -z "$$python" ]; then \
-	  echo "make: no working Python 3.12 or 3.11 with its venv module. Install one (on Debian also python3-venv), or: make PYTHON=/path/to/python3.12" >&2; \
+	  echo "make: no working Python 3.11 to 3.14 with its venv module. Install one (on Debian also python3-venv), or: make PYTHON=/path/to/python3.12" >&2; \
 	  exit 1; \
 	fi; \
 	echo "Installing into .venv, a minute the first time ..."; \
@@ -50,6 +50,13 @@ JOBS ?= 3
 test: $(STAMP) ## Run the tests, on servers that they start (ARGS="-k name" for some of them, JOBS=0 one by one)
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
 
+# What needs no process of its own: the rules, the fold, the message, and the files of the house.
+QUICK := tests/events tests/test_compose.py tests/test_kubernetes.py tests/test_grafana.py tests/test_runbook.py tests/test_citations.py
+
+.PHONY: test-quick
+test-quick: $(STAMP) ## Run the tests that start no server and no process, in about a minute (ARGS as for test)
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" $(QUICK) $(ARGS)
+
 .PHONY: check
 check: $(STAMP) ## Check format, style, types and the direction of imports
 	$(BIN)/ruff format --check .
@@ -68,6 +75,7 @@ bench: $(STAMP) ## Measure this machine against the usual ways, some nine minute
 	$(BIN)/python benchmarks/latency.py --seconds 10
 	$(BIN)/python benchmarks/growth.py --logs 1000000 --events 60000 --rounds 3 --prove
 	$(BIN)/python benchmarks/recovery.py --backlog 100000
+	$(BIN)/python benchmarks/poison_batch.py
 	$(BIN)/python benchmarks/bounds.py
 
 # At full size: a log of ten million, a backlog of a million. The machine should have nothing else to do meanwhile.
@@ -78,6 +86,7 @@ bench-all: $(STAMP) ## The same at full size: a log of ten million, a backlog of
 	$(BIN)/python benchmarks/latency.py
 	$(BIN)/python benchmarks/growth.py --logs 1000000 10000000
 	$(BIN)/python benchmarks/recovery.py --backlog 1000000
+	$(BIN)/python benchmarks/poison_batch.py
 	$(BIN)/python benchmarks/bounds.py
 
 SECONDS ?= 120

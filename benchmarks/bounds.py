@@ -23,6 +23,9 @@ ACTOR, NOTHING = "dramatiq actor an event, Redis", "dramatiq actor that does not
 FLOOR = "COPY of the same logs (the floor)"
 AFTER_CHECKPOINT = "right after a checkpoint"
 EMPTY = "0 logs"
+GOOD = "2,000 that name their code, and are recorded"
+NO_CODE, HALF_NO_CODE = "2,000 that name none, and are refused", "1,000 that name none, and are refused"
+CHAIN, HALF_CHAIN = "2,000, each refusal brings the next to light", "1,000, each refusal brings the next to light"
 # What is bounded by the processors is asked for as far as they allow: this much of it.
 NEARLY = 0.9
 Medians = Mapping[str, float]
@@ -96,6 +99,10 @@ BOUNDS = [
     Bound("latency", "99 % ms at 100 events/s", plain("100 events/s: 99 %"), most=50),
     Bound("growth", "the longest log (10 million are meant), share of the rate on none", grown, least=0.85),
     Bound("growth_memory", "MB of a recorder with the longest log", of_recorder, most=150),
+    Bound("poison_batch", "refused for naming no code, times good ones", ratio(NO_CODE, GOOD), most=3),
+    Bound("poison_batch", "the same, times half as many", ratio(NO_CODE, HALF_NO_CODE), most=2.2),
+    Bound("poison_batch", "each refusal brings the next to light, times good ones", ratio(CHAIN, GOOD), most=3),
+    Bound("poison_batch", "the same, times half as many", ratio(CHAIN, HALF_CHAIN), most=2.2),
     Bound("memory", "MB of a recorder at most", plain("recorder: memory at most"), most=150),
     Bound("memory", "MB that a recorder grows in the second half", grows, most=5),
 ]

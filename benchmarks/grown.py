@@ -81,7 +81,7 @@ def grow(database_url: str, logs: int) -> int:
             f"insert into report_sum ({', '.join(columns)}) select {', '.join(values)} "
             f"from generate_series(1, {copies - 1}) as n, report_sum where operator is not null".encode()
         )
-        db.execute("select setval('log_id_seq', (select max(id) from log))")
+        db.execute("select setval('log_id_2_seq', (select max(id) from log))")
         db.execute("vacuum analyze")
         db.execute("checkpoint")
     return copies * len(seed)

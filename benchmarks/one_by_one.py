@@ -106,7 +106,7 @@ class OneByOne:
 _TIMER = ("id", "actor", "started_at", "case")
 _ID_AND_TIMER = text(
     """
-    select nextval('log_id_seq'), running.* from (select) as one left join (
+    select nextval('log_id_2_seq'), running.* from (select) as one left join (
         select id, actor, started_at, case_reference from timer where actor = :actor and stopped_at is null for update
     ) as running on true
     """

@@ -82,7 +82,8 @@ def feeding(url: str, rules: Rules, cases: int, rounds: int, console: Console) -
                 engine = stack.enter_context(fresh(url))
                 if name == "without reports":
                     stack.enter_context(patch.object(storing, "_moved_cases", lambda *_: set()))
-                    stack.enter_context(patch.object(ReportTally, "rows", lambda *_: []))
+                    stack.enter_context(patch.object(storing, "_unchanged_logs", lambda *_: []))
+                    stack.enter_context(patch.object(ReportTally, "rows", lambda *_, **__: []))
                 adding = name == "and adding them up"
                 stack.enter_context(aggregating(engine, rules) if adding else nullcontext())
                 begun = time.perf_counter()

@@ -26,7 +26,7 @@ GIVE_UP_S = 900
 ROLES = ("recorder", "tasks")
 # The sequence is read at no cost, and the outbox holds a row a batch; only when they say that the end may have come is
 # the log counted, which the workers would feel.
-TAKEN = "select case when is_called then last_value else 0 end from log_id_seq"
+TAKEN = "select case when is_called then last_value else 0 end from log_id_2_seq"
 WAITING = "select (select count(*) from report_outbox) + (select count(*) from parked)"
 LEFT = """
     select %s - (select count(*) from log where id > %s) - (select count(*) from dead_letter)

@@ -14,9 +14,8 @@ from typing import Final
 import msgspec
 
 from events.codes import Code
-from events.errors import EventError
 from events.facts import Facts, FactsFold
-from events.fold import TimerFold, fold_case_or_refuse
+from events.fold import TimerFold, refusal
 from events.refold import definition
 from events.registry import EventRegistry, Registered
 from events.resolve import Rules
@@ -40,6 +39,10 @@ class Definitions:
             found = self._found[name] = definition(log, self._registry)
         return found
 
+    def codes(self) -> list[Code]:
+        """Every code that is known, registered or retired."""
+        return self._registry.folded_codes()
+
     def timer_starts(self) -> list[tuple[str, str]]:
         """The (key, code) that start a timer of the actor where none runs."""
         return [(code.key, code.code) for code in self._registry.folded_codes() if code.starts_timer]
@@ -52,7 +55,7 @@ class Definitions:
 
 
 class ActorAfresh:
-    """One actor's timers, log by log in order, from a moment at which none ran (RULES.md §4).
+    """One actor's timers, log by log in order, from a moment at which none ran (docs/rules.md §4).
 
     Holds no more than the running timer, however long the log is.
     """
@@ -92,9 +95,7 @@ def fold_whole_case(reference: str, logs: Iterable[Log], definitions: Definition
     case = CaseState(reference=reference)
     facts = FactsFold(reference, rules.working_time)
     for log in logs:
-        try:
-            fold_case_or_refuse(case, log, *definitions.of(log), rules)
-        except EventError:
+        if refusal(case, log, *definitions.of(log), rules) is not None:
             # What the rule did half-way is in `case`: once more from the start, with a copy to fall back on.
             facts = FactsFold(reference, rules.working_time)
             for case, each in steps(reference, logs, definitions, rules):
@@ -111,9 +112,7 @@ def steps(
     case = CaseState(reference=reference)
     for log in logs:
         after = copy.copy(case)
-        try:
-            fold_case_or_refuse(after, log, *definitions.of(log), rules)
-        except EventError:
+        if refusal(after, log, *definitions.of(log), rules) is not None:
             after = case
         yield after, log
         case = after
@@ -137,7 +136,7 @@ def set_by(reference: str, logs: Iterable[Log], definitions: Definitions, rules:
 
 
 def in_case_order(logs: Iterable[Log], definitions: Definitions) -> list[Log]:
-    """A case's whole log in order: the first of its creations before everything else (RULES.md "Order")."""
+    """A case's whole log in order: the first of its creations before everything else (docs/rules.md "Order")."""
     ordered = sorted(logs, key=_order)
     creation = next((at for at, log in enumerate(ordered) if definitions.of(log)[0].creates_case), 0)
     return [*ordered[creation : creation + 1], *ordered[:creation], *ordered[creation + 1 :]]

@@ -1,4 +1,4 @@
-"""The bank holidays of a country or a part of one, year by year, as the library `holidays` knows them (RULES.md §6)."""
+"""The bank holidays of a country or of a part, by year, as the library `holidays` knows them (docs/rules.md §6.1)."""
 
 from __future__ import annotations
 

@@ -5,11 +5,11 @@ Everything here is the same on Redis (`events.redis_streams`) and RabbitMQ (komb
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from time import time
+from time import monotonic, time
 from typing import Any, Final
-from urllib.parse import parse_qsl, urlencode, urlsplit
 from uuid import uuid4
 
 import msgspec
@@ -17,15 +17,14 @@ from amqp.exceptions import NotFound
 from kombu import Connection, Consumer, Exchange, Queue
 from kombu.message import Message
 
+from events.amqp_transport import CONNECT_TIMEOUT_S, RabbitMq
 from events.errors import SettingsError
 from events.redis_streams import TRANSPORT
 from events.stream_queue import LEASE_MS
+from events.urls import AMQP_SCHEMES, BROKER_SCHEMES, BadUrl, read_urls, redis_py_url
 
-REDIS_SCHEMES: Final = ("redis", "rediss", "redis+socket")
-AMQP_SCHEMES: Final = ("amqp", "amqps")
 HEARTBEAT_S: Final = 30
 CONFIRM_TIMEOUT_S: Final = 10
-CONNECT_TIMEOUT_S: Final = 5
 # RabbitMQ 4 deletes a message at its 21st delivery unless told otherwise. caselog sets aside what is bad itself, and
 # redelivers what is good as often as the database or a recorder goes away: the limit must never bite.
 DELIVERIES_MAX: Final = 2**31 - 1
@@ -35,16 +34,39 @@ PING_AGE_S: Final = 60
 REPLY_QUEUE_IDLE_S: Final = 600
 _PUMPED_FRAMES: Final = 10_000
 
+REMOVED: Final = "caselog.events.removed"
+HELD: Final = "caselog.events.held"
 EVENTS_EXCHANGE: Final = Exchange("caselog.events", type="topic", durable=True)
+# What earlier versions declared the queue with (docs/decisions/0102); such a queue is used as it is.
+FORMER_ARGUMENTS: Final = {"x-queue-type": "quorum", "x-delivery-limit": DELIVERIES_MAX}
+# A policy of the server's may remove a message from a queue all the same: then it is moved, and only forgotten when the
+# queue that it is moved to has it.
+_MOVED_SAFELY: Final = {**FORMER_ARGUMENTS, "x-overflow": "reject-publish", "x-dead-letter-strategy": "at-least-once"}
 EVENTS_QUEUE: Final = Queue(
     "caselog.events",
     EVENTS_EXCHANGE,
     routing_key="event.#",
     durable=True,
-    queue_arguments={"x-queue-type": "quorum", "x-delivery-limit": DELIVERIES_MAX},
+    # Through the default exchange, by the queue's name: no binding that could be lost.
+    queue_arguments={**_MOVED_SAFELY, "x-dead-letter-exchange": "", "x-dead-letter-routing-key": REMOVED},
 )
-# Published to by its name, through the default exchange.
+# RabbitMQ only. What a policy removed from the queue of events; recorders consume it, too. What a policy removes from
+# it in turn has no queue to go to, and so RabbitMQ keeps it inside, beyond the reach of policies, until one is bound.
+HELD_EXCHANGE: Final = Exchange(HELD, type="fanout", durable=True)
+REMOVED_QUEUE: Final = Queue(REMOVED, durable=True, queue_arguments={**_MOVED_SAFELY, "x-dead-letter-exchange": HELD})
+# A recorder binds it for a moment at its start, and so gets what was kept; else it is not bound.
+HELD_QUEUE: Final = Queue(HELD, durable=True, queue_arguments={**_MOVED_SAFELY, "x-dead-letter-exchange": HELD})
+
+# Published to by its name, through the default exchange: on Redis, and on RabbitMQ by older callers.
 PING_QUEUE: Final = Queue("caselog.ping", durable=True, max_length=PINGS_MAX, message_ttl=PING_AGE_S)
+# On RabbitMQ: each status worker has a queue of its own behind it, so no node but the worker's own must be up.
+PINGS_EXCHANGE: Final = Exchange("caselog.pings", type="fanout", durable=True)
+REPLY_PREFIX: Final = "caselog.reply."
+# Names that a client gives its reply queue; those that RabbitMQ gives; RabbitMQ's direct replies. A name beginning with
+# "amq." cannot be a client's own choice.
+_REPLY_QUEUE: Final = re.compile(
+    r"caselog\.reply\.[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|amq\.gen-[\w=-]{1,100}|amq\.rabbitmq\.reply-to\.[\w.+/=-]{1,200}"
+)
 
 
 class QueueStatus(msgspec.Struct, frozen=True):
@@ -64,29 +86,40 @@ class QueueStatus(msgspec.Struct, frozen=True):
 
 
 def connect(url: str, *, heartbeat_s: int = HEARTBEAT_S, lease_ms: int = LEASE_MS) -> Connection:
-    """A connection to the broker at that URL, not yet established. Raises `SettingsError` for another kind of URL.
+    """A connection to the broker at that URL, not yet established. Raises `SettingsError` for one that is no good.
 
+    Of a list of RabbitMQ's nodes it is to the first one that takes it; the next connection of this process begins with
+    that one. Whose connection failed says so to `leave_host`.
     Who holds messages calls `keep_alive` more often than `heartbeat_s` (RabbitMQ; 0: no heartbeats) and `lease_ms`
     (Redis): otherwise the broker takes the consumer for dead and hands its messages to others.
     """
-    scheme = url.partition("://")[0]
-    if scheme in REDIS_SCHEMES:
-        return Connection(
-            _redis_url(url),
-            transport=TRANSPORT,
-            connect_timeout=CONNECT_TIMEOUT_S,
-            transport_options={"lease_ms": lease_ms},
-        )
-    if scheme in AMQP_SCHEMES:
-        return Connection(
-            url,
-            connect_timeout=CONNECT_TIMEOUT_S,
-            heartbeat=heartbeat_s,
-            # Without it a publish returns before RabbitMQ has the message.
-            transport_options={"confirm_publish": True},
-        )
-    expected = ", ".join(f"{scheme}://" for scheme in (*REDIS_SCHEMES, *AMQP_SCHEMES))
-    raise SettingsError(f"the broker's URL starts with {scheme!r}: expected one of {expected}")
+    try:
+        urls = read_urls(url, BROKER_SCHEMES)
+    except BadUrl as error:
+        raise SettingsError(f"the broker's URL: {error}") from None
+    if urls[0].scheme in AMQP_SCHEMES:
+        return RabbitMq(urls, heartbeat_s)
+    return Connection(
+        redis_py_url(url),
+        transport=TRANSPORT,
+        connect_timeout=CONNECT_TIMEOUT_S,
+        transport_options={"lease_ms": lease_ms},
+    )
+
+
+def leave_host(connection: Connection, error: BaseException) -> None:
+    """Say what error ended the use of the connection: after one of the connection itself, the next node is tried first.
+
+    On RabbitMQ with a list of nodes; else nothing happens. A connection used in a `with` block does so by itself.
+    """
+    if isinstance(connection, RabbitMq):
+        connection.leave_after(error)
+
+
+def limit_connecting(connection: Connection, deadline_s: float | None) -> None:
+    """RabbitMQ: past this time (`monotonic`) no host is waited for. Each is asked all the same. None: no such time."""
+    if isinstance(connection, RabbitMq):
+        connection.deadline_s = deadline_s
 
 
 def open_channel(connection: Connection) -> Any:
@@ -98,6 +131,48 @@ def open_channel(connection: Connection) -> Any:
     return connection.channel()
 
 
+def alarm_of(connection: Connection) -> str | None:
+    """Why RabbitMQ takes nothing more that is published on this connection ("low on memory"), as far as it said so.
+
+    It says so when something is published on it, and takes it back; both are seen when the connection is read.
+    """
+    alarm: str | None = getattr(connection, "alarm", None)
+    return alarm
+
+
+def outlast_alarm(connection: Connection, within_s: float) -> bool:
+    """Wait for the end of an alarm; False where it goes on. What was published meanwhile may have arrived or not.
+
+    On the same connection: RabbitMQ does not even notice that one under an alarm was closed, so that each new one would
+    stay there beside it.
+    """
+    deadline_s = monotonic() + within_s
+    while alarm_of(connection) is not None:
+        left_s = deadline_s - monotonic()
+        if left_s <= 0:
+            return False
+        try:
+            connection.drain_events(timeout=left_s)
+        except TimeoutError:
+            continue
+        except (*connection.connection_errors, *connection.channel_errors):
+            connection.collect()
+            connection.alarm = None
+    return True
+
+
+def disconnect(connection: Connection) -> None:
+    """Close it; the broker gives what was not acked to others. Raises nothing, and never waits for a broker's alarm."""
+    try:
+        if alarm_of(connection) is None:
+            connection.release()
+        else:
+            # RabbitMQ reads nothing on it until the alarm is over, a goodbye neither.
+            connection.collect()
+    except (*connection.connection_errors, *connection.channel_errors):
+        return  # it is gone already; what was not acked comes back by itself
+
+
 def is_redis(connection: Connection) -> bool:
     return bool(connection.transport.driver_type == "redis")
 
@@ -105,16 +180,41 @@ def is_redis(connection: Connection) -> bool:
 def reply_queue() -> Queue:
     """A queue for answers to this connection alone; it is gone when its channel (Redis) or connection closes."""
     return Queue(
-        f"caselog.reply.{uuid4()}", durable=False, exclusive=True, auto_delete=True, expires=REPLY_QUEUE_IDLE_S
+        f"{REPLY_PREFIX}{uuid4()}", durable=False, exclusive=True, auto_delete=True, expires=REPLY_QUEUE_IDLE_S
     )
 
 
-def consume(channel: Any, queue: Queue, on_message: Callable[[Message], None], *, prefetch_messages: int) -> Consumer:
+def is_reply_queue(name: object) -> bool:
+    """Whether an answer may be sent there: a name as `reply_queue` gives it, or one that only RabbitMQ itself gives."""
+    return isinstance(name, str) and _REPLY_QUEUE.fullmatch(name) is not None
+
+
+def pings_queue() -> Queue:
+    """A queue of pings for one status worker on RabbitMQ; it goes with its connection."""
+    return Queue(
+        f"{PINGS_EXCHANGE.name}.{uuid4()}",
+        PINGS_EXCHANGE,
+        durable=False,
+        exclusive=True,
+        auto_delete=True,
+        max_length=PINGS_MAX,
+        message_ttl=PING_AGE_S,
+    )
+
+
+def consume(
+    channel: Any,
+    queue: Queue | Sequence[Queue],
+    on_message: Callable[[Message], None],
+    *,
+    prefetch_messages: int,
+) -> Consumer:
     """A consumer of raw messages, as yet inactive: use it as a context manager, or call `consume()`.
 
-    Declares the queue. `message.body` is the bytes as they were sent, whatever encoding or compression the sender
-    claimed: nothing is unpacked (a few kilobytes may claim to be gigabytes), and what cannot be read is for the decoder
-    to say. At most `prefetch_messages` are held unacked.
+    Declares the queue, or queues, unless they say `no_declare`. `message.body` is the bytes as they were sent, whatever
+    encoding or compression the sender claimed: nothing is unpacked (a few kilobytes may claim to be gigabytes), and
+    what cannot be read is for the decoder to say. At most `prefetch_messages` are held unacked (on RabbitMQ, of each
+    queue).
     """
 
     def receive(message: Message, _error: Exception | None = None) -> None:
@@ -132,7 +232,11 @@ def consume(channel: Any, queue: Queue, on_message: Callable[[Message], None], *
 
         channel.message_to_python = as_sent
     return Consumer(
-        channel, queues=[queue], on_message=receive, on_decode_error=receive, prefetch_count=prefetch_messages
+        channel,
+        queues=[queue] if isinstance(queue, Queue) else list(queue),
+        on_message=receive,
+        on_decode_error=receive,
+        prefetch_count=prefetch_messages,
     )
 
 
@@ -149,7 +253,14 @@ def limit_prefetch(consumer: Consumer, prefetch_messages: int) -> None:
 
 
 def publish(
-    channel: Any, body: bytes, *, routing_key: str, exchange: str = "", content_type: str, **properties: Any
+    channel: Any,
+    body: bytes,
+    *,
+    routing_key: str,
+    exchange: str = "",
+    content_type: str,
+    confirm_timeout_s: float = CONFIRM_TIMEOUT_S,
+    **properties: Any,
 ) -> None:
     """Publish one durable message and return when the broker has it.
 
@@ -163,7 +274,7 @@ def publish(
         properties={"delivery_mode": 2, "timestamp": int(time()), **properties},
     )
     channel.basic_publish(
-        message, exchange=exchange, routing_key=routing_key, mandatory=True, confirm_timeout=CONFIRM_TIMEOUT_S
+        message, exchange=exchange, routing_key=routing_key, mandatory=True, confirm_timeout=confirm_timeout_s
     )
 
 
@@ -228,11 +339,3 @@ def _head_age_s(channel: Any, queue: str) -> float | None:
     channel.basic_reject(message.delivery_tag, requeue=True)
     sent_s = published_s(message)
     return None if sent_s is None else max(time() - sent_s, 0.0)
-
-
-def _redis_url(url: str) -> str:
-    """The URL as redis-py reads it: a socket is `unix://`, and the database is `db`, which kombu calls virtual_host."""
-    parts = urlsplit(url)
-    scheme = "unix" if parts.scheme == "redis+socket" else parts.scheme
-    query = [("db" if name == "virtual_host" else name, value) for name, value in parse_qsl(parts.query)]
-    return f"{scheme}://{parts.netloc}{parts.path}" + (f"?{urlencode(query)}" if query else "")

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class LogType(StrEnum):
-    """Outcomes matter to management information; system logs and events tell the rest (RULES.md §2)."""
+    """Outcomes matter to management information; system logs and events tell the rest (docs/rules.md §2)."""
 
     OUTCOME = "outcome"
     SYSTEM = "system"
@@ -23,7 +23,7 @@ class LogType(StrEnum):
 
 
 class LogLevel(IntEnum):
-    """HIGH and above marks the progress of a case (RULES.md §2)."""
+    """HIGH and above marks the progress of a case (docs/rules.md §2)."""
 
     HIGH = 29
     MODERATE = 21
@@ -40,8 +40,12 @@ class Role(StrEnum):
     WEB = "web"
 
 
+# Whoever has a role may also what these may: an operator manager is an operator.
+_INCLUDED: Final[dict[str | None, tuple[Role, ...]]] = {Role.OPERATOR_MANAGER: (Role.OPERATOR,)}
+
+
 class RequiresActionBy(StrEnum):
-    """Who has the next move on a case; `None` where nobody has (RULES.md §5)."""
+    """Who has the next move on a case; `None` where nobody has (docs/rules.md §5.2)."""
 
     OPERATOR = "operator"
     OPERATOR_MANAGER = "operator_manager"
@@ -50,7 +54,7 @@ class RequiresActionBy(StrEnum):
 
     @staticmethod
     def none_if_owned_by_operator_or_manager(case: CaseState) -> str | None:
-        """Nobody, where an operator or a manager had the next move; else unchanged (RULES.md §5)."""
+        """Nobody, where an operator or a manager had the next move; else unchanged (docs/rules.md §5.2)."""
         owned = (RequiresActionBy.OPERATOR, RequiresActionBy.OPERATOR_MANAGER)
         return None if case.requires_action_by in owned else case.requires_action_by
 
@@ -83,15 +87,20 @@ class Code(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     creates_case: bool = False
     starts_timer: bool = False
     cancels_timer: bool = False
+    distinguished_by: tuple[str, ...] = ()
 
     @property
     def sets_outcome(self) -> bool:
-        """An outcome at level HIGH or above becomes the case's `outcome_code` (RULES.md §5)."""
+        """An outcome at level HIGH or above becomes the case's `outcome_code` (docs/rules.md §5.1)."""
         return self.type is _OUTCOME and self.level >= _HIGH
 
     def selectable_for(self, role: str | None) -> bool:
-        """An empty `selectable_by` means anyone, also an actor without a role."""
-        return not self.selectable_by or role in self.selectable_by
+        """Whether an actor of this role, or of one that it includes, may choose the code.
+
+        An empty `selectable_by` means anyone, also an actor without a role.
+        """
+        may = self.selectable_by
+        return not may or role in may or any(included in may for included in _INCLUDED.get(role, ()))
 
     def facts(self) -> dict[str, Any]:
         """The definition as plain JSON values; `set_requires_action_by` as {"set": …}, {"rule": …} or None."""
@@ -120,7 +129,7 @@ def parse_code(owner: str, key: str, code: Any, fields: Any) -> Code:  # noqa: C
     """One code from its dict form.
 
     `owner` is the event class's name, for messages. Raises `RegistrationError` that names the class, the code, the
-    field and what was expected (DESIGN.md "The registry").
+    field and what was expected (docs/events.md "A code").
     """
 
     def wrong(field: str, expected: str) -> RegistrationError:

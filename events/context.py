@@ -1,6 +1,6 @@
 """Reading an event's context safely: each function gives back a checked value, or refuses the event in words.
 
-Use them in `check`, so that a bad value is refused at once (RULES.md §1.4), and again in `apply`. The messages name
+Use them in `check`, so that a bad value is refused at once (docs/rules.md §1.4), and again in `apply`. Messages name
 the member and what it holds by kind and size, never its value, which may be personal data.
 """
 

@@ -1,7 +1,7 @@
 """Every error that caselog raises on purpose, in one tree.
 
 An `EventError` means: this event will always fail, set it aside; its `reason` is the dead letter's reason and the
-metric's label (DESIGN.md, "Dead-letter reasons"). Anything else means: the world failed, try again.
+metric's label (docs/dead-letters.md "Find the cause"). Anything else means: the world failed, try again.
 """
 
 from __future__ import annotations
@@ -10,9 +10,19 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import ClassVar
 
+from events.credentials import hide
+
 
 class CaselogError(Exception):
     """Any error of caselog."""
+
+
+class Interrupted(BaseException):
+    """Raised within a rule by who looks on, or by Ctrl-C. No `Exception`, so that a rule does not take it for its own.
+
+    All else that is raised there is the rule's fault, a `SystemExit` and a `KeyboardInterrupt` of its own, too: it ends
+    the rule's event, and never the process.
+    """
 
 
 class EventError(CaselogError):
@@ -22,7 +32,7 @@ class EventError(CaselogError):
 
 
 class MalformedEvent(EventError):
-    """The bytes are no valid event (RULES.md §1, DESIGN.md "The message")."""
+    """The bytes are no valid event (docs/rules.md §1, docs/events.md "Publish an event")."""
 
     reason = "malformed"
 
@@ -32,7 +42,7 @@ class OversizedMessage(MalformedEvent):
 
 
 class TimeInFuture(EventError):
-    """The event's time lies too far ahead of the database's clock (RULES.md §4.6)."""
+    """The event's time lies too far ahead of the database's clock (docs/rules.md §4.6)."""
 
     reason = "time_in_future"
 
@@ -82,6 +92,9 @@ class EventFailed(EventError):
 
     reason = "failed"
 
+    def __init__(self, message: str) -> None:
+        super().__init__(hide(message))  # a rule's error may hold any text: how it connects to something, for one
+
 
 class RegistrationError(CaselogError):
     """An event class or its codes are declared wrongly. Names the class, the code, the key and what was expected."""
@@ -89,6 +102,10 @@ class RegistrationError(CaselogError):
 
 class SettingsError(CaselogError):
     """A setting has no usable value; one line that names the variable."""
+
+
+class BrokerRefusal(CaselogError):
+    """The broker is there and refuses; to try again is of no use before somebody did what the message says."""
 
 
 class PublishError(CaselogError):

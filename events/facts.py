@@ -1,4 +1,4 @@
-"""What reports keep of single cases: their callbacks, complaints and assignments to providers (RULES.md §7).
+"""What reports keep of single cases: their callbacks, complaints and assignments to providers (docs/rules.md §7).
 
 Facts are what a case's log says and nothing else. Whatever depends on the moment of asking, such as whether a deadline
 that nobody met is over by now, is left to the report.
@@ -16,7 +16,7 @@ from events import context as read
 from events.codes import LogLevel, LogType, Role
 from events.errors import EventRejected
 from events.state import CaseState, Log
-from events.working_time import CALLBACK_MINUTES, FULL_RESPONSE_DAYS, HOLDING_LETTER_DAYS, WorkingTime
+from events.working_time import CALLBACK_MINUTES, CLOSING_DAYS, HOLDING_LETTER_DAYS, WorkingTime
 
 CALLBACK_CODES: Final = frozenset({"CB1", "CB2", "CB3", "PCB"})
 ASSIGNMENT_CODES: Final = frozenset({"REFSP", "MANALC", "MANREF", "SPOR"})
@@ -28,6 +28,8 @@ RESOLVING_CODES: Final = frozenset(
     }
 )  # fmt: skip
 OPERATORS: Final = frozenset({Role.OPERATOR.value, Role.OPERATOR_MANAGER.value})
+# Who wrote or spoke waits for a call since then, whatever time is arranged: since the case was created.
+_WAITING_SINCE_CREATION: Final = frozenset({"SMS", "VOICEMAIL"})
 _CALL_STARTED: Final = "CALL_STARTED"
 _COMPLAINT: Final = "complaint"
 _REJECTING: Final = "reject_case"
@@ -38,7 +40,11 @@ _CONTACTS: Final = frozenset({LogType.OUTCOME.value, LogType.EVENT.value})
 
 
 class Callback(msgspec.Struct, kw_only=True):
-    """A log that arranged a callback. What comes after `organisation` is known of a CB1 alone."""
+    """A log that arranged a callback. What comes after `organisation` is known of a CB1 alone.
+
+    `next_outcome` is the code of the first contact. The deadlines are those that the event brought along, or else
+    counted from `callback_at`; of a case that came in by SMS or voicemail, from its creation.
+    """
 
     log_id: int
     case_reference: str
@@ -60,14 +66,17 @@ class Callback(msgspec.Struct, kw_only=True):
 
 
 class Complaint(msgspec.Struct, kw_only=True):
-    """One complaint of a case, by its name; None is the unnamed one. `log_id` is the log that first opened it."""
+    """One complaint of a case, by its name; None is the unnamed one. `log_id` is the log that first opened it.
+
+    Opened again it is the same complaint: the letters stay those of the first time, and so do the days that it has.
+    """
 
     log_id: int
     case_reference: str
     complaint: str | None
     created_at: datetime
     holding_letter_due_at: datetime
-    full_response_due_at: datetime
+    closing_due_at: datetime
     owner: str | None = None
     holding_letter_at: datetime | None = None
     full_response_at: datetime | None = None
@@ -76,12 +85,18 @@ class Complaint(msgspec.Struct, kw_only=True):
 
 
 class Assignment(msgspec.Struct, kw_only=True):
-    """A case's stay with a provider: from the log that assigned it to the next one, or until it was sent back."""
+    """A case's stay with a provider: from the log that assigned it to the next one, or until it was sent back.
+
+    `category` is the case's at that log; `out_of_hours` says that no operators were at work then.
+    """
 
     log_id: int
     case_reference: str
+    code: str
+    category: str | None
     provider: str | None
     assigned_at: datetime
+    out_of_hours: bool
     viewed_at: datetime | None = None
     accepted_at: datetime | None = None
     rejected_at: datetime | None = None
@@ -110,10 +125,7 @@ def matters(log: Log, case: CaseState) -> bool:
     if log.key in (_COMPLAINT, _REJECTING, _CLOSING) or log.code in ASSIGNMENT_CODES:
         return True
     return case.called_back and (
-        log.type == LogType.OUTCOME.value
-        or log.code == _CALL_STARTED
-        or log.code in RESOLVING_CODES
-        or (log.type in _CONTACTS and log.level >= LogLevel.HIGH and log.role in OPERATORS)
+        log.code in CALLBACK_CODES or log.code == _CALL_STARTED or log.code in RESOLVING_CODES or _is_contact(log)
     )
 
 
@@ -158,8 +170,9 @@ class FactsFold:
             organisation=log.organisation,
         )
         if log.code == "CB1":
+            since = case.created_at if log.case_source in _WAITING_SINCE_CREATION else at
             for name, minutes in CALLBACK_MINUTES.items():
-                setattr(callback, name, _moment(log.context, name) or self._deadline(at, minutes))
+                setattr(callback, name, _moment(log.context, name) or self._deadline(since or at, minutes))
             self._open.append(callback)
         self.facts.callbacks.append(callback)
 
@@ -181,7 +194,7 @@ class FactsFold:
                 complaint=name,
                 created_at=log.occurred_at,
                 holding_letter_due_at=self._working_time.add_days(log.occurred_at, HOLDING_LETTER_DAYS),
-                full_response_due_at=self._working_time.add_days(log.occurred_at, FULL_RESPONSE_DAYS),
+                closing_due_at=self._working_time.add_days(log.occurred_at, CLOSING_DAYS),
             )
             self.facts.complaints.append(complaint)
         complaint.owner = _name(log.context, "owner") or complaint.owner
@@ -200,8 +213,11 @@ class FactsFold:
             self._assignment = Assignment(
                 log_id=log.id,
                 case_reference=self._reference,
+                code=log.code,
+                category=log.category,
                 provider=case.provider,
                 assigned_at=case.provider_assigned_at,
+                out_of_hours=not self._working_time.is_open(case.provider_assigned_at),
             )
             self.facts.assignments.append(self._assignment)
             return
@@ -226,25 +242,17 @@ class FactsFold:
 
 def _followed(callback: Callback, log: Log) -> bool:
     """Note what the log is to an earlier CB1. True once there is nothing left to wait for."""
-    if (
-        callback.first_contact_at is None
-        and log.type in _CONTACTS
-        and log.level >= LogLevel.HIGH
-        and log.role in OPERATORS
-    ):
-        callback.first_contact_at = log.occurred_at
-    if callback.next_outcome is None and log.type == LogType.OUTCOME.value:
-        callback.next_outcome = log.code
+    if callback.first_contact_at is None and _is_contact(log):
+        callback.first_contact_at, callback.next_outcome = log.occurred_at, log.code
     if callback.call_started_at is None and log.code == _CALL_STARTED:
         callback.call_started_at = log.occurred_at
     if callback.resolved_at is None and log.code in RESOLVING_CODES:
         callback.resolved_at = log.occurred_at
-    return None not in (
-        callback.first_contact_at,
-        callback.next_outcome,
-        callback.call_started_at,
-        callback.resolved_at,
-    )
+    return None not in (callback.first_contact_at, callback.call_started_at, callback.resolved_at)
+
+
+def _is_contact(log: Log) -> bool:
+    return log.type in _CONTACTS and log.level >= LogLevel.HIGH and log.role in OPERATORS
 
 
 def _moment(context: dict[str, Any], name: str) -> datetime | None:

@@ -1,4 +1,4 @@
-"""The fold: states and events in, a plan out. No clock, no database, no randomness (RULES.md §2 to §5).
+"""The fold: states and events in, a plan out. No clock, no database, no randomness (docs/rules.md §2 to §5).
 
 `fold` takes a batch in any order and folds it in order. What the plan says is carried out by `schema/store.py` in one
 transaction. The two steps, `TimerFold` for actors and `fold_case` for cases, see logs only, so they fold what arrives
@@ -9,19 +9,29 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import datetime
 from operator import attrgetter
-from typing import Final
+from typing import Final, TypeAlias
 
 import msgspec
 
 from events.codes import Code, RequiresActionBy
-from events.errors import EventError, EventFailed
+from events.columns import ask
+from events.errors import EventError, EventFailed, Interrupted
 from events.registry import EventRegistry, Registered
 from events.resolve import Rules, Screened, failure, resolve
+from events.sameness import canonical_json
 from events.state import CaseState, Log, OrderKey, TimerState
 
 _order_key: Final = attrgetter("order_key")
+Watch: TypeAlias = Callable[[int], object]
+"""Called before rules of classes are: with the position of the event whose they are, or `STORED`."""
+STORED: Final = -1
+
+
+def unwatched(_position: int) -> None:
+    """Nobody wants to know whose rules are called."""
 
 
 class World(msgspec.Struct, kw_only=True):
@@ -56,7 +66,14 @@ class Plan(msgspec.Struct, kw_only=True):
     removed: set[int] = msgspec.field(default_factory=set)
 
 
-def fold(batch: Iterable[Screened], world: World, registry: EventRegistry, rules: Rules, ids: Iterator[int]) -> Plan:
+def fold(  # noqa: PLR0917 - as it is called by place
+    batch: Iterable[Screened],
+    world: World,
+    registry: EventRegistry,
+    rules: Rules,
+    ids: Iterator[int],
+    watch: Watch = unwatched,
+) -> Plan:
     """Fold a batch into the world. `ids` gives each new log its id; at most one an event is taken.
 
     An event that an app's rule refuses or fails on changes nothing; it is in the plan's `refused`.
@@ -71,6 +88,7 @@ def fold(batch: Iterable[Screened], world: World, registry: EventRegistry, rules
             if case is None and not screened.creates_case:
                 plan.parked.append(screened.position)
                 continue
+        watch(screened.position)
         try:
             code = screened.code or resolve(screened.event, screened.registered, registry, case)
             log = make_log(screened, code, next(ids))
@@ -96,7 +114,7 @@ def fold(batch: Iterable[Screened], world: World, registry: EventRegistry, rules
 
 
 def in_order(batch: Iterable[Screened], world: World) -> list[Screened]:
-    """The batch by (time, source, id), a case's creation before everything else of its case (RULES.md "Order")."""
+    """The batch by (time, source, id), a case's creation before everything else of its case (docs/rules.md "Order")."""
     ordered = sorted(batch, key=_order_key)
     creations: dict[str, OrderKey] = {}
     for screened in ordered:
@@ -116,7 +134,7 @@ def in_order(batch: Iterable[Screened], world: World) -> list[Screened]:
 
 
 class TimerFold:
-    """The actors' timers, log by log (RULES.md §4)."""
+    """The actors' timers, log by log (docs/rules.md §4)."""
 
     def __init__(self, running: Mapping[str, TimerState]) -> None:
         self._running = dict(running)
@@ -152,19 +170,24 @@ class TimerFold:
         del self._running[timer.actor]
         return timer
 
+    def running(self, actor: str | None, moment: datetime) -> TimerState | None:
+        """The timer that runs for this actor; None where it was started after that moment only."""
+        timer = self._running.get(actor) if actor is not None else None
+        return timer if timer is not None and moment >= timer.started_at else None
+
     def _runs(self, log: Log) -> TimerState | None:
         timer = self._running.get(log.actor) if log.actor is not None else None
         return timer if timer is not None and log.occurred_at >= timer.started_at else None
 
 
 def fold_case(case: CaseState, log: Log, code: Code, registered: Registered, rules: Rules) -> None:
-    """Take one log into its case: decide whether it is suppressed, and what it sets (RULES.md §3, §5).
+    """Take one log into its case: decide whether it is suppressed, and what it sets (docs/rules.md §3, §5).
 
     Changes `case`, and the derived fields of `log` that depend on the case. Billable time is the timers' business.
     """
-    fingerprint = _fingerprint(log, rules) if code.sets_outcome else None
+    says = _fingerprint(log, code, rules) if code.sets_outcome else None
+    log.suppressed = False
     if code.creates_case and case.created_at is None:
-        log.suppressed = False
         case.created_at = log.occurred_at
         case.search_field = _search_field(log, rules)
     else:
@@ -173,33 +196,72 @@ def fold_case(case: CaseState, log: Log, code: Code, registered: Registered, rul
             case.last_log = key
         log.suppressed = (
             code.creates_case
-            or (fingerprint is not None and fingerprint == case.last_outcome)
+            or (says is not None and says == case.last_outcome and _changes_nothing(case, log, code, registered, says))
             or (registered.may_suppress and registered.event.suppresses(case, log))
         )
     if not log.suppressed:
-        if code.touches_requires_action:
-            action = code.set_requires_action_by
-            if callable(action):
-                value = action(case)
-                action = None if value is None else RequiresActionBy(value)
-            case.requires_action_by = None if action is None else action._value_
-        if code.sets_outcome:
-            case.outcome_code, case.outcome_code_id, case.level = code.code, log.id, int(code.level)
-            case.last_outcome = fingerprint
-        if registered.applies:
-            registered.event.apply(case, log)
+        _take_effect(case, log, code, registered, says)
     log.category, log.provider = case.category, case.provider
     log.organisation, log.case_source, log.case_created_at = case.organisation, case.source, case.created_at
 
 
+def is_repetition(case: CaseState, log: Log, code: Code, registered: Registered, rules: Rules) -> bool:
+    """Whether the log says the case's latest outcome again, on the same day, and would change no column of the case.
+
+    `case` is the case before the log, and stays as it is.
+    """
+    if not code.sets_outcome or case.last_outcome is None:
+        return False
+    says = _fingerprint(log, code, rules)
+    return says == case.last_outcome and _changes_nothing(case, log, code, registered, says)
+
+
+def _changes_nothing(case: CaseState, log: Log, code: Code, registered: Registered, says: str) -> bool:
+    """Tried on a copy, so that it holds for whatever an organisation's own rules do."""
+    after = copy.copy(case)
+    _take_effect(after, log, code, registered, says)
+    return not after.differs_from(case)
+
+
+def _take_effect(case: CaseState, log: Log, code: Code, registered: Registered, says: str | None) -> None:
+    """What an unsuppressed log does. `says` is its fingerprint, where it becomes the case's outcome."""
+    acts = registered.always_acts or registered.event.acts_on(case, log)
+    if acts and code.touches_requires_action:
+        action = code.set_requires_action_by
+        if callable(action):
+            what = f"set_requires_action_by of {code.key!r}/{code.code!r}"
+            value = action(case) if registered.is_bundled else ask(action, what, case)
+            action = None if value is None else RequiresActionBy(value)
+        case.requires_action_by = None if action is None else action._value_
+    if says is not None:
+        case.outcome_code, case.outcome_code_id, case.level = code.code, log.id, int(code.level)
+        case.last_outcome = says
+    if acts and registered.applies:
+        registered.event.apply(case, log)
+
+
 def fold_case_or_refuse(case: CaseState, log: Log, code: Code, registered: Registered, rules: Rules) -> None:
     """As `fold_case`; whatever an app's rule raises is an `EventError`. Then `case` is not to be used any more."""
+    error = refusal(case, log, code, registered, rules)
+    if isinstance(error, EventError):
+        raise error
+    if error is not None:
+        raise EventFailed(failure(f"applying {log.key!r}/{log.code!r}", error)) from error
+
+
+def refusal(case: CaseState, log: Log, code: Code, registered: Registered, rules: Rules) -> BaseException | None:
+    """As `fold_case`; what an app's rule raises, as it is. Then `case` is not to be used any more.
+
+    For logs that stand: what a rule says of them by now is nobody's dead letter, and to format it would take longer
+    than the fold.
+    """
     try:
         fold_case(case, log, code, registered, rules)
-    except EventError:
+    except Interrupted:
         raise
-    except Exception as error:
-        raise EventFailed(failure(f"applying {log.key!r}/{log.code!r}", error)) from error
+    except BaseException as error:  # noqa: BLE001 - see above
+        return error
+    return None
 
 
 def make_log(screened: Screened, code: Code, log_id: int) -> Log:
@@ -234,14 +296,21 @@ def _extensions(screened: Screened) -> dict[str, str] | None:
     return {name: value for name, value in trace.items() if value is not None} | (event.extensions or {})
 
 
-def _fingerprint(log: Log, rules: Rules) -> str:
-    """Equal for two outcomes of the same local day with the same key, code and notes (RULES.md §3.1)."""
+def _fingerprint(log: Log, code: Code, rules: Rules) -> str:
+    """Equal for two outcomes of the same local day that say the same: key, code, notes, and what tells them apart."""
     day = log.occurred_at.astimezone(rules.zone).date()
-    notes = hashlib.blake2b(log.notes.encode(), digest_size=16).hexdigest() if log.notes else ""
-    return f"{day} {log.key} {log.code} {notes}"
+    says = f"{day} {log.key} {log.code} {_digest(log.notes) if log.notes else ''}"
+    if code.distinguished_by:
+        given = [log.context.get(name) for name in code.distinguished_by]
+        says += f" {_digest(canonical_json(given))}"
+    return says
+
+
+def _digest(text: str) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def _search_field(log: Log, rules: Rules) -> str:
-    """The reference without dashes, then the context values that the setting names (RULES.md §5, CASE_CREATED)."""
+    """The reference without dashes, then the context values that the setting names (docs/rules.md §5, CASE_CREATED)."""
     values = [log.context.get(name) for name in rules.search_context]
     return " ".join([(log.case or "").replace("-", ""), *(str(value) for value in values if value not in (None, ""))])

@@ -14,14 +14,14 @@ from typing import Any, Final
 import msgspec
 
 from events.codes import Code
-from events.errors import EventError
-from events.fold import TimerFold, fold_case_or_refuse
+from events.fold import TimerFold, is_repetition, refusal
 from events.refold import definition
 from events.registry import EventRegistry, Registered
 from events.resolve import Rules
 from events.state import CaseState, Log, TimerState
 
 _OUTCOME: Final = ("outcome_code", "outcome_code_id", "level")
+_VIEWS: Final = (("case", "CASE_CREATED"), ("case", "CASE_VIEWED"), ("open_case", "CASE_VIEWED"))
 
 
 class Entry(msgspec.Struct, kw_only=True):
@@ -57,6 +57,10 @@ class _Watched(CaseState, kw_only=True):
 
     written: list[str] = msgspec.field(default_factory=list)
 
+    def __copy__(self) -> _Watched:
+        """A case that has nothing written yet: what is tried on a copy was not written here."""
+        return _Watched(**{name: getattr(self, name) for name in CaseState.__struct_fields__})
+
     def __setattr__(self, name: str, value: Any) -> None:
         if name != "written":
             self.written.append(name)
@@ -86,14 +90,11 @@ def case_history(
     causes: dict[str, Cause] = {}
     for position, entry in enumerate(entries):
         after = copy.copy(case)
-        after.written = []
-        try:
-            fold_case_or_refuse(after, entry.log, entry.code, entry.registered, rules)
-        except EventError as error:
+        if (error := refusal(after, entry.log, entry.code, entry.registered, rules)) is not None:
             entry.why = f"without effect: the rule of its class refuses it now ({type(error).__name__})"
             continue
         if entry.log.suppressed:
-            entry.why = _why_suppressed(entry, entries[:position], causes, rules)
+            entry.why = _why_suppressed(entry, entries[:position], case, causes, rules)
         causes |= _set_by(entry, case, after)
         case = after
     billed = [(ended[entry.log.id], entry) for entry in entries if entry.log.id in ended]
@@ -148,7 +149,7 @@ def _set_by(entry: Entry, before: _Watched, after: _Watched) -> dict[str, Cause]
 
 
 def _cause_of_state(case: CaseState, causes: dict[str, Cause], entries: list[Entry]) -> Cause | None:
-    """The log that last set one of the columns that decided the state (RULES.md §5): it looks at no more than these."""
+    """The log that last set one of the columns that decided the state: no others are looked at (docs/rules.md §5.6)."""
     decided = ["provider_closed", "provider_accepted"]
     if case.provider_closed is None and case.provider_accepted is None:
         decided.append("provider_viewed")
@@ -157,25 +158,23 @@ def _cause_of_state(case: CaseState, causes: dict[str, Cause], entries: list[Ent
     return max(found, key=lambda cause: order[cause.entry.log.id], default=None)
 
 
-def _why_suppressed(entry: Entry, earlier: Sequence[Entry], causes: dict[str, Cause], rules: Rules) -> str:
-    """The rule of RULES.md §3 that keeps a log without effect, in words, with the log that stands for it."""
+def _why_suppressed(
+    entry: Entry, earlier: Sequence[Entry], before: CaseState, causes: dict[str, Cause], rules: Rules
+) -> str:
+    """The rule of docs/rules.md §3 that keeps a log without effect, in words, with the log that stands for it."""
     log = entry.log
     if entry.code.creates_case:
         return f"the case was created already, by log {causes['created_at'].entry.log.id}"
-    outcome = causes.get("outcome_code")
-    if entry.code.sets_outcome and outcome is not None and _same_outcome(log, outcome.entry.log, rules):
-        return f"the same outcome as log {outcome.entry.log.id}, on the same day and with no other in between"
+    if is_repetition(before, log, entry.code, entry.registered, rules):
+        return (
+            f"the same outcome as log {before.outcome_code_id}, on the same day, and would change nothing of the case"
+        )
     if entry.registered.cls.__module__ == "events.apps.legalaid.events":
-        effective = [other.log for other in earlier if other.log.key == log.key and other.why is None]
+        effective = [other.log for other in earlier if other.why is None]
         if log.code == "CASE_VIEWED":
-            by = [o.id for o in effective if o.timer_id == log.timer_id and o.code in ("CASE_CREATED", "CASE_VIEWED")]
+            by = [o.id for o in effective if o.timer_id == log.timer_id and (o.key, o.code) in _VIEWS]
             return f"created or viewed already under timer {log.timer_id}, by log {by[-1]}"
         if log.code == "CALL_STARTED":
-            by = [other.id for other in effective if other.code == "CALL_STARTED"]
+            by = [other.id for other in effective if (other.key, other.code) == (log.key, log.code)]
             return f"a call was started already, by log {by[-1]}, since the latest callback"
     return f"{entry.registered.cls.__module__}.{entry.registered.cls.__qualname__}.suppresses says so"
-
-
-def _same_outcome(one: Log, other: Log, rules: Rules) -> bool:
-    days = {log.occurred_at.astimezone(rules.zone).date() for log in (one, other)}
-    return len(days) == 1 and (one.key, one.code, one.notes) == (other.key, other.code, other.notes)

@@ -1,21 +1,23 @@
 """From bytes to events: CloudEvents 1.0 in JSON, one or a batch, checked and decoded with msgspec.
 
 `decode` never raises for what a sender wrote: each event of a message is either an `Event` or a `Malformed`, so one
-bad event costs only itself (DESIGN.md "The message").
+bad event costs only itself (docs/events.md "Publish an event").
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
+from collections.abc import Sequence
 from datetime import datetime
 from functools import cached_property
-from typing import Annotated, Any, Final, Literal, TypeVar
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
+from events import json_array
 from events.codes import NAME_CHARACTERS, Role
-from events.errors import MalformedEvent, OversizedMessage
+from events.envelope import BASE64, NESTING_MAX, REMEDY, may_hold_bad_values, names_in, open_envelope, value_fault
+from events.errors import MalformedEvent, OversizedMessage, did_you_mean
+from events.faults import Words, member_faults, misspelt
 from events.state import OrderKey
 
 EVENT_BYTES_MAX: Final = 256 * 1024
@@ -25,7 +27,6 @@ EVENT_BYTES_MAX: Final = 256 * 1024
 MESSAGE_BYTES_MAX: Final = 16 * 1024 * 1024
 MESSAGE_EVENTS_MAX: Final = 128 * 1024
 NOTES_CHARACTERS_MAX: Final = 5_000
-NESTING_MAX: Final = 64
 EARLIEST_YEAR: Final = 1900
 LATEST_YEAR: Final = 9998
 EVENT_TYPE: Final = "application/cloudevents+json"
@@ -78,6 +79,18 @@ class Event(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         return (self.time, self.source, self.id)
 
 
+class _StrictActor(Actor, frozen=True, forbid_unknown_fields=True):
+    """No member of an actor that has no field here."""
+
+
+class _StrictData(EventData, frozen=True, forbid_unknown_fields=True):
+    actor: _StrictActor | None = None
+
+
+class _StrictEvent(Event, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    data: _StrictData = _StrictData()
+
+
 class Malformed(msgspec.Struct, frozen=True):
     """An event that cannot be read, with what could be made out of its identity."""
 
@@ -88,31 +101,35 @@ class Malformed(msgspec.Struct, frozen=True):
     subject: str | None = None
     code: str | None = None
 
-
-class _Names(msgspec.Struct, frozen=True):
-    """Where a malformed event says what it is; nothing else of it is unpacked, however large it is."""
-
-    source: msgspec.Raw = msgspec.Raw(b"null")
-    id: msgspec.Raw = msgspec.Raw(b"null")
-    type: msgspec.Raw = msgspec.Raw(b"null")
-    subject: msgspec.Raw = msgspec.Raw(b"null")
-    data: msgspec.Raw = msgspec.Raw(b"null")
+    @property
+    def id(self) -> str | None:
+        """As an event has it."""
+        return self.event_id
 
 
-class _Code(msgspec.Struct, frozen=True):
-    code: msgspec.Raw = msgspec.Raw(b"null")
+def _said_of_role(role: Any) -> str:
+    near = did_you_mean(role, [role.value for role in Role]) if isinstance(role, str) else ""
+    return f"must be one of {', '.join(Role)}" + (f" ({near.strip()})" if near else "")
 
 
+_TIME_RULE: Final = (
+    f"must be an RFC 3339 time in the years {EARLIEST_YEAR} to {LATEST_YEAR}, with seconds up to 59 (no leap second) "
+    f"and with an offset, Z or as +01:00, such as 2026-11-22T10:15:00.123+01:00"
+)
+# No value is repeated: whatever stands in the wrong place may be what somebody said of a case.
+_WORDS: Final[Words] = {
+    "specversion": lambda _: "must be '1.0'",
+    "time": lambda _: _TIME_RULE,
+    "data.actor.role": _said_of_role,
+}
 _one: Final = msgspec.json.Decoder(Event)
+_strict: Final = msgspec.json.Decoder(_StrictEvent)
 _many: Final = msgspec.json.Decoder(list[Event])
-_lenient: Final = msgspec.json.Decoder(dict[str, Any])
 _ATTRIBUTES: Final = frozenset(
     field.encode_name for field in msgspec.structs.fields(Event) if field.name != "extensions"
 )
 _DATA_MEMBERS: Final = frozenset(EventData.__struct_fields__)
-_REMEDY: Final = "Send a CloudEvents 1.0 event in JSON as docs/events.md describes it."
 _FAULTS: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-_Members = TypeVar("_Members", _Names, _Code)
 
 
 class Message:
@@ -128,11 +145,11 @@ class Message:
 
     @cached_property
     def _parts(self) -> list[bytes]:
-        return _split(self.body, len(self.events))
+        return elements(self.body, len(self.events))
 
     @cached_property
     def _single(self) -> bytes:
-        is_told_apart = isinstance(self.events[0], Event) and self.body.lstrip()[:1] == b"["
+        is_told_apart = isinstance(self.events[0], Event) and json_array.is_array(self.body)
         return self._parts[0] if is_told_apart else self.body
 
 
@@ -140,29 +157,108 @@ def decode(body: bytes, events_max: int = MESSAGE_EVENTS_MAX) -> Message:
     """Decode a message: a CloudEvent, or an array of them. Whatever the bytes are, at least one entry comes back.
 
     A message over the limits is one entry, which is malformed by an `OversizedMessage`; its events are not looked at.
+    An empty array is one that is malformed: over the broker nobody is told how many events arrived (decision 0106).
     """
     return Message(body, events_max)
 
 
+def elements(body: bytes, events_max: int = MESSAGE_EVENTS_MAX) -> list[bytes]:
+    """The events of a message, each as the sender wrote it, whatever it is. Of an empty batch: none.
+
+    Raises `MalformedEvent` where an array does not close, and `OversizedMessage` where it is over the limits.
+    """
+    if not json_array.is_array(body):
+        return [body]
+    if len(body) > MESSAGE_BYTES_MAX:
+        raise OversizedMessage(
+            f"the message has {len(body):,} bytes, and at most {MESSAGE_BYTES_MAX:,} are allowed: send smaller batches."
+        )
+    found = json_array.split(body, events_max)
+    if found is None:
+        raise MalformedEvent(f"the message is no complete JSON array of events. {REMEDY}")
+    if len(found) > events_max:
+        raise _too_many(events_max)
+    return found
+
+
 def parse_event(raw: bytes) -> Event:
-    """One event from its JSON bytes. Raises `MalformedEvent` that names the member and the remedy."""
+    """One event from its JSON bytes. Raises `MalformedEvent` that names all that is wrong with it, and the remedy."""
+    event = _read(raw, _one)
+    if event is not None:
+        return event
+    members, faults = open_event(raw)
+    event = None if faults else event_of(raw, members)
+    if event is None:
+        raise refusal(members, [*faults, *faults_of(members)])
+    return event
+
+
+def parse_strictly(raw: bytes) -> Event | None:
+    """One event of which nothing is unknown, neither an attribute nor a member; None for any other. Raises nothing."""
+    return _read(raw, _strict)
+
+
+def open_event(raw: bytes) -> tuple[dict[str, Any], list[str]]:
+    """As `open_envelope`, of at most `EVENT_BYTES_MAX`: for who looks at an event member by member, which is slow."""
     if len(raw) > EVENT_BYTES_MAX:
         raise MalformedEvent(
             f"the event has {len(raw):,} bytes, and at most {EVENT_BYTES_MAX:,} are allowed: "
             f"keep documents elsewhere and send a reference in data.context."
         )
+    return open_envelope(raw)
+
+
+def event_of(raw: bytes, members: dict[str, Any]) -> Event | None:
+    """The event of these members, which `raw` was opened to, with what has no field here in `extensions`.
+
+    None where something is wrong with it; then `faults_of` says what.
+    """
+    known = {name: value for name, value in members.items() if name in _ATTRIBUTES}
+    extensions = {name: value for name, value in members.items() if name not in _ATTRIBUTES}
+    data = members.get("data")
+    if isinstance(data, dict):
+        known["data"] = {name: value for name, value in data.items() if name in _DATA_MEMBERS}
+        extensions |= {f"data.{name}": value for name, value in data.items() if name not in _DATA_MEMBERS}
     try:
-        event = _one.decode(raw)
-    except _FAULTS as error:
-        event = _with_extensions(raw, error)
-    _check_time(event)
-    if raw.count(b"[") + raw.count(b"{") > NESTING_MAX or b"\\u0000" in raw:
-        _check_values(msgspec.to_builtins(event), NESTING_MAX)
-    return event
+        event = msgspec.convert(known | {"_extensions": extensions or None}, Event, str_keys=True)
+    except msgspec.ValidationError:
+        return None
+    is_unseen = BASE64.encode() in raw or may_hold_bad_values(raw)
+    return None if not is_in_years(event.time) or (is_unseen and value_fault(members) is not None) else event
+
+
+def faults_of(members: dict[str, Any]) -> list[str]:
+    """All that is wrong with the members of an event, a phrase each. None of it repeats a value."""
+    faults = member_faults({name: members[name] for name in _ATTRIBUTES & members.keys()}, Event, _WORDS)
+    if _is_in_no_year(members.get("time")):
+        faults.append(f"time {_TIME_RULE}")
+    fault = value_fault(members)
+    return faults if fault is None else [*faults, fault]
+
+
+def missing_subject(key: str) -> str:
+    """What is said of an event of that key that names no case."""
+    return f"subject is missing: an event {key!r} is about a case, send its reference"
+
+
+def misspelt_members(members: dict[str, Any]) -> list[str]:
+    """A question for each member of data and of its actor that is nearly a right one, which is not there."""
+    data = members.get("data")
+    if not isinstance(data, dict):
+        return []
+    questions = misspelt(data, EventData.__struct_fields__, "data")
+    actor = data.get("actor")
+    return questions + misspelt(actor, Actor.__struct_fields__, "data.actor") if isinstance(actor, dict) else questions
+
+
+def refusal(members: dict[str, Any], faults: Sequence[str]) -> MalformedEvent:
+    """The error of an event with these faults, which names misspelt members beside them."""
+    questions = misspelt(members, _ATTRIBUTES, "the event") + misspelt_members(members)
+    return MalformedEvent(" ".join([f"{'; '.join(faults)}.", *questions, REMEDY]))
 
 
 def _decode(body: bytes, events_max: int) -> list[Event | Malformed]:
-    if body.lstrip()[:1] != b"[":
+    if not json_array.is_array(body):
         return [_event_or_malformed(body)]
     events: list[Event | Malformed]
     if len(body) <= EVENT_BYTES_MAX and b"\\u0000" not in body:
@@ -173,14 +269,12 @@ def _decode(body: bytes, events_max: int) -> list[Event | Malformed]:
         else:
             if len(events) > events_max:
                 return [Malformed(_too_many(events_max))]
-            return events or [Malformed(MalformedEvent(f"the batch is empty: there is no event in it. {_REMEDY}"))]
+            return events or [Malformed(_empty())]
     try:
-        parts = _split(body, events_max)
-    except OversizedMessage as error:
+        parts = elements(body, events_max)
+    except MalformedEvent as error:
         return [Malformed(_light(error))]
-    if not parts:
-        return [Malformed(MalformedEvent(f"the message is no complete JSON array of events. {_REMEDY}"))]
-    return [_event_or_malformed(part) for part in parts]
+    return [_event_or_malformed(part) for part in parts] or [Malformed(_empty())]
 
 
 def _all_well(body: bytes) -> list[Event | Malformed]:
@@ -188,10 +282,15 @@ def _all_well(body: bytes) -> list[Event | Malformed]:
     events = _many.decode(body)
     may_be_deep = body.count(b"[") + body.count(b"{") > NESTING_MAX
     for event in events:
-        _check_time(event)
-        if may_be_deep and _is_nested(event):
-            _check_values(msgspec.to_builtins(event), NESTING_MAX)
+        if not is_in_years(event.time) or (
+            may_be_deep and _is_nested(event) and value_fault(msgspec.to_builtins(event)) is not None
+        ):
+            raise MalformedEvent
     return list(events)
+
+
+def _empty() -> MalformedEvent:
+    return MalformedEvent(f"the batch is empty: there is no event in it. {REMEDY}")
 
 
 def _too_many(events_max: int) -> OversizedMessage:
@@ -202,7 +301,7 @@ def _event_or_malformed(raw: bytes) -> Event | Malformed:
     try:
         return parse_event(raw)
     except MalformedEvent as error:
-        return _malformed(raw, _light(error))
+        return Malformed(_light(error), *names_in(raw))
 
 
 def _light(error: MalformedEvent) -> MalformedEvent:
@@ -211,56 +310,29 @@ def _light(error: MalformedEvent) -> MalformedEvent:
     return error
 
 
-def _malformed(raw: bytes, error: MalformedEvent) -> Malformed:
-    names = _members(raw, _Names)
-    if names is None:
-        return Malformed(error)
-    data = _members(names.data, _Code)
-    code = None if data is None else _text(data.code)
-    return Malformed(error, _text(names.source), _text(names.id), _text(names.type), _text(names.subject), code)
-
-
-def _members(raw: bytes | msgspec.Raw, kind: type[_Members]) -> _Members | None:
+def _read(raw: bytes, decoder: msgspec.json.Decoder[Event] | msgspec.json.Decoder[_StrictEvent]) -> Event | None:
+    """The event, where nothing is wrong and nothing unknown; quick."""
+    if len(raw) > EVENT_BYTES_MAX:
+        return None
     try:
-        return msgspec.json.decode(raw, type=kind)
+        event = decoder.decode(raw)
     except _FAULTS:
         return None
+    has_bad_values = may_hold_bad_values(raw) and value_fault(msgspec.to_builtins(event)) is not None
+    return event if is_in_years(event.time) and not has_bad_values else None
 
 
-def _text(value: msgspec.Raw) -> str | None:
-    """What may be made out of a name; None where it is no text."""
+def is_in_years(time: datetime) -> bool:
+    """Whether it is in a year that both PostgreSQL and Python hold, in whatever time zone."""
+    return EARLIEST_YEAR <= time.year <= LATEST_YEAR
+
+
+def _is_in_no_year(time: Any) -> bool:
+    """Whether it is a time, and in none of the years that are allowed."""
     try:
-        text = msgspec.json.decode(value, type=str)
-    except _FAULTS:
-        return None
-    return text.replace("\x00", "\N{REPLACEMENT CHARACTER}")[:255]
-
-
-def _with_extensions(raw: bytes, error: Exception) -> Event:
-    """Decode an event that has attributes of its own, keeping them; the error again where that is not what is wrong."""
-    try:
-        members = _lenient.decode(raw)
-        data = members.get("data")
-        extensions = {name: members.pop(name) for name in list(members) if name not in _ATTRIBUTES}
-        if "data_base64" in extensions:
-            raise MalformedEvent(f"data_base64 is not understood: send data as a JSON object. {_REMEDY}") from error
-        if isinstance(data, dict):
-            extensions |= {f"data.{name}": data.pop(name) for name in list(data) if name not in _DATA_MEMBERS}
-        if not extensions:
-            raise error
-        members["_extensions"] = extensions
-        return msgspec.convert(members, Event, str_keys=True)
-    except RecursionError:
-        raise MalformedEvent(f"the event is nested too deeply. {_REMEDY}") from None
-    except _FAULTS as fault:
-        raise MalformedEvent(f"{fault}. {_REMEDY}") from None
-
-
-def _check_time(event: Event) -> None:
-    if not EARLIEST_YEAR <= event.time.year <= LATEST_YEAR:
-        raise MalformedEvent(
-            f"time has the year {event.time.year}, and {EARLIEST_YEAR} to {LATEST_YEAR} are allowed. {_REMEDY}"
-        )
+        return not is_in_years(msgspec.convert(time, datetime))
+    except msgspec.ValidationError:
+        return False
 
 
 def _is_nested(event: Event) -> bool:
@@ -271,61 +343,3 @@ def _is_nested(event: Event) -> bool:
                 if isinstance(item, dict | list):
                     return True
     return False
-
-
-def _check_values(value: Any, levels: int) -> None:
-    if levels == 0:
-        raise MalformedEvent(f"the event is nested more than {NESTING_MAX} levels deep. {_REMEDY}")
-    if isinstance(value, str) and "\x00" in value:
-        raise MalformedEvent("the event holds a NUL character (\\u0000), which PostgreSQL cannot store: remove it.")
-    if isinstance(value, dict):
-        for name in value:
-            _check_values(name, levels)
-    if isinstance(value, dict | list):
-        for item in value.values() if isinstance(value, dict) else value:
-            _check_values(item, levels - 1)
-
-
-# A string without an end is told apart, because looking for its end again from each quote in it takes for ever.
-# Brackets that stand together are one token: what is nested a million deep is found quickly.
-_TOKEN: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|(?P<endless>")|[\[{]+|[\]}]+|,', re.DOTALL)
-_COMMA: Final = ord(",")
-_BRACKET: Final = re.compile(rb"[\[{]+|[\]}]+|,")
-
-
-def _tokens(body: bytes, start: int) -> Iterator[re.Match[bytes]]:
-    """The strings, brackets and commas of a JSON text; behind a quote that nothing closes, brackets and commas."""
-    for token in _TOKEN.finditer(body, start):
-        if token["endless"]:
-            yield from _BRACKET.finditer(body, token.end())
-            return
-        yield token
-
-
-def _split(body: bytes, events_max: int) -> list[bytes]:
-    """The elements of a JSON array as bytes, found by brackets and strings alone.
-
-    So one element may be anything (bad UTF-8, nested a million deep, `NaN`) and the others are still told apart.
-    None where the brackets do not close. Raises `OversizedMessage`.
-    """
-    if len(body) > MESSAGE_BYTES_MAX:
-        raise OversizedMessage(
-            f"the message has {len(body):,} bytes, and at most {MESSAGE_BYTES_MAX:,} are allowed: send smaller batches."
-        )
-    start, end = body.find(b"[") + 1, len(body.rstrip())
-    depth, position = 1, start
-    elements: list[bytes] = []
-    for token in _tokens(body, start):
-        first = body[token.start()]
-        if first in b"[{":
-            depth += token.end() - token.start()
-        elif first in b"]}":
-            depth -= token.end() - token.start()
-            if depth <= 0 and (depth < 0 or token.end() != end):
-                return []
-        if (first == _COMMA and depth == 1) or depth == 0:
-            if len(elements) == events_max:
-                raise _too_many(events_max)
-            elements.append(body[position : token.end() - 1].strip())
-            position = token.end()
-    return elements if depth == 0 and elements != [b""] else []

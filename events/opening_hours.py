@@ -1,4 +1,4 @@
-"""The hours of a week in which operators work, as a setting writes them (RULES.md §6)."""
+"""The hours of a week in which operators work, as a setting writes them (docs/rules.md §6)."""
 
 from __future__ import annotations
 

@@ -10,15 +10,13 @@ So an event is published if, and only if, what it tells of is committed. Needs S
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, Final, Protocol
 
 from sqlalchemy import BigInteger, Column, DateTime, Identity, Index, MetaData, Table, Text, func
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.schema import CreateIndex, CreateTable
 
-from events.message import Event
-from events.outgoing import encode
+from events.outgoing import Publishable, encode
 
 TABLE: Final = "caselog_outbox"
 
@@ -41,7 +39,7 @@ class Outbox:
         self.table = outbox_table(metadata, name=name, schema=schema)
         self._source = source
 
-    def add(self, connection: Executes, event: Mapping[str, Any] | Event | bytes | str) -> None:
+    def add(self, connection: Executes, event: Publishable) -> None:
         """Write an event, in the transaction of that Connection or Session; it is published once that is committed.
 
         The event is as `Publisher.publish` takes it, and its id, source and time are settled now. Raises

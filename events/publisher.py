@@ -12,25 +12,27 @@ import atexit
 import threading
 import warnings
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from concurrent.futures import Future
 from contextlib import suppress
 from time import monotonic, sleep
-from typing import Any, Final, Self, TypeAlias
+from typing import Any, Final, Self
 
 from kombu import Connection
 
 from events import broker
+from events.credentials import hide
 from events.errors import BufferFull, PublisherClosed, PublishError
-from events.message import BATCH_TYPE, EVENT_BYTES_MAX, EVENT_TYPE, Event
-from events.outgoing import encode, routing_key
+from events.events_queue import open_events
+from events.message import BATCH_TYPE, EVENT_BYTES_MAX, EVENT_TYPE
+from events.outgoing import Publishable, encode, routing_key
+from events.phrases import count_of
+from events.refusals import alarm_refusal, refusal
 
 # A message up to this size is decoded in one pass at the other end; it is also one event's limit.
 BATCH_BYTES_MAX: Final = EVENT_BYTES_MAX
 _FIRST_PAUSE_S: Final = 0.05
 _LONGEST_PAUSE_S: Final = 2.0
-
-Publishable: TypeAlias = Mapping[str, Any] | Event | bytes | str
 
 
 class _Batch:
@@ -54,12 +56,15 @@ class _Batch:
 class Publisher:
     """Publishes events in the order in which it is given them.
 
+    `url` is Redis, RabbitMQ, or a list of RabbitMQ's nodes, `amqp://a;amqp://b`: after a failure the next one is tried.
     `source` is put into events that name none. An event that comes alone goes at once; those that come within
     `linger_ms` after a message went share the next one, up to `batch_events`. `buffer_events` may wait for the broker;
     then `publish` blocks, or raises `BufferFull` where `block_when_full` is False. A message that the broker does not
     confirm is sent again, with the same ids, for `retry_for_s` seconds; then it and all that wait behind it are given
     up: their futures fail, and the next `flush` or `close` raises `PublishError`, which holds them. (So does
     `publish`, where nobody flushes and as many were given up as the buffer holds: with its own event among them.)
+    `reach_for_s`: the same as long as this publisher never had a connection; None: as `retry_for_s`. Connecting counts;
+    an attempt that is under way then still ends.
 
     Close it, or use it as a context manager. Do not use it across a fork.
     """
@@ -74,6 +79,7 @@ class Publisher:
         buffer_events: int = 100_000,
         block_when_full: bool = True,
         retry_for_s: float = 30,
+        reach_for_s: float | None = None,
     ) -> None:
         # No heartbeats: nothing reads this connection between messages, and a dead one shows when it is used.
         self._connection: Connection = broker.connect(url, heartbeat_s=0)
@@ -84,12 +90,15 @@ class Publisher:
         self._buffer_events = buffer_events
         self._block_when_full = block_when_full
         self._retry_for_s = retry_for_s
+        # How long a message is tried for now.
+        self._try_for_s = retry_for_s if reach_for_s is None else reach_for_s
 
         self._changed = threading.Condition()
         self._waiting: deque[_Batch] = deque()
         self._sent_s = -self._linger_s
         self._given_up: list[bytes] = []
         self._last_error: Exception | None = None
+        self._gave_up_after_s = self._try_for_s
         # Counts of events since the start: all were accepted in order, and are settled (sent or given up) in order.
         self._accepted = 0
         self._settled = 0
@@ -102,11 +111,11 @@ class Publisher:
     def publish(self, event: Publishable) -> Future[None]:
         """Give an event to the broker; the future is done when the broker has confirmed it.
 
-        An event is a mapping of CloudEvents attributes (missing ones among `specversion`, `id`, `source` and `time`
-        are filled in, and `traceparent` where an OpenTelemetry span is active), an `Event`, or a whole event in JSON.
-        Raises `MalformedEvent` at once for one that is none; a normal return promises nothing yet. Blocks while the
-        buffer is full. The future may be shared by the events of one message; it cannot be cancelled, and what it
-        calls back must not publish.
+        An event is a mapping of CloudEvents attributes or an event of the package `cloudevents` (missing attributes
+        among `specversion`, `id`, `source` and `time` are filled in, and `traceparent` where an OpenTelemetry span is
+        active), an `Event`, or a whole event in JSON. Raises `MalformedEvent` at once for one that is none, which names
+        all that is wrong with it; a normal return promises nothing yet. Blocks while the buffer is full. The future
+        may be shared by the events of one message; it cannot be cancelled, and what it calls back must not publish.
         """
         return self._add([encode(event, self._source)])[0]
 
@@ -125,7 +134,9 @@ class Publisher:
             target = self._flush_up_to = self._accepted
             self._changed.notify_all()
             if not self._changed.wait_for(lambda: self._settled >= target, timeout_s):
-                raise TimeoutError(f"{target - self._settled} events are not confirmed after {timeout_s} seconds")
+                raise TimeoutError(
+                    f"{count_of(target - self._settled, 'event is', 'events are')} not confirmed after {timeout_s:g} s"
+                )
             self._raise_given_up()
 
     def close(self) -> None:
@@ -157,8 +168,9 @@ class Publisher:
             held = self._accepted - self._settled
             if not self._block_when_full and held + len(encoded) > self._buffer_events:
                 raise BufferFull(
-                    f"{held:,} of {self._buffer_events:,} events wait for the broker, and {len(encoded):,} more have "
-                    f"no room: none of these was taken. Publish them again later, or let the publisher block."
+                    f"{held:,} of {count_of(self._buffer_events, 'event')} {'waits' if held == 1 else 'wait'} for the "
+                    f"broker, and {count_of(len(encoded), 'more has', 'more have')} no room: none of these "
+                    f"was taken. Publish them again later, or let the publisher block."
                 )
             for raw, key in encoded:
                 while self._accepted - self._settled >= self._buffer_events and not self._is_closing:
@@ -186,9 +198,9 @@ class Publisher:
         if self._given_up:
             unsent, self._given_up = [*self._given_up, *also], []
             raise PublishError(
-                f"the broker did not confirm {len(unsent)} events within {self._retry_for_s} seconds "
-                f"({type(self._last_error).__name__}: {self._last_error}). When it runs again, publish what `unsent` "
-                f"holds: the ids are the same, so it is safe.",
+                f"the broker did not confirm {count_of(len(unsent), 'event')} within {self._gave_up_after_s:g} s "
+                f"({_in_words(self._last_error)}). When it takes events again, publish what `unsent` holds: the ids "
+                f"are the same, so it is safe.",
                 unsent,
             ) from self._last_error
 
@@ -199,7 +211,7 @@ class Publisher:
             error = self._send(batch)
             self._settle(batch, error)
         with suppress(Exception):  # everything is confirmed or given up; nothing hangs on a polite goodbye
-            self._connection.release()
+            broker.disconnect(self._connection)
 
     def _next_batch(self) -> _Batch | None:
         """The first batch once it is full, due or to be flushed; None when closed and nothing is left."""
@@ -224,10 +236,16 @@ class Publisher:
         deadline_s: float | None = None
         pause_s = _FIRST_PAUSE_S
         while True:
+            if (alarm := broker.alarm_of(self._connection)) is not None:
+                deadline_s = monotonic() + self._try_for_s if deadline_s is None else deadline_s
+                if not broker.outlast_alarm(self._connection, deadline_s - monotonic()):
+                    return alarm_refusal(alarm)
+            began_s = monotonic()
+            is_connecting = self._channel is None
             try:
-                if self._channel is None:
-                    self._channel = broker.open_channel(self._connection)
-                    broker.EVENTS_QUEUE(self._channel).declare()
+                if is_connecting:
+                    deadline_s = self._connect(deadline_s)
+                    is_connecting = False
                 broker.publish(
                     self._channel,
                     body,
@@ -237,8 +255,11 @@ class Publisher:
                 )
             except Exception as error:  # noqa: BLE001 - whatever it is, the events are kept and the thread goes on
                 # Nobody knows whether the broker has it: a new connection, and the same bytes again.
-                self._drop_connection()
-                deadline_s = monotonic() + self._retry_for_s if deadline_s is None else deadline_s
+                self._drop_connection(error)
+                if deadline_s is None:  # a connection that had worked, and hung, leaves all the time to a new one
+                    deadline_s = (began_s if is_connecting else monotonic()) + self._try_for_s
+                if broker.alarm_of(self._connection) is not None:
+                    continue
                 if monotonic() >= deadline_s:
                     return error
                 sleep(min(pause_s, max(deadline_s - monotonic(), 0)))
@@ -246,8 +267,21 @@ class Publisher:
             else:
                 return None
 
-    def _drop_connection(self) -> None:
+    def _connect(self, deadline_s: float | None) -> float | None:
+        """Open the channel; the deadline that holds from here on. The first attempt has all the time it needs."""
+        broker.limit_connecting(self._connection, deadline_s)
+        self._channel, _ = open_events(self._connection)
+        if self._try_for_s == self._retry_for_s:
+            return deadline_s
+        self._try_for_s = self._retry_for_s
+        return None
+
+    def _drop_connection(self, error: Exception) -> None:
+        """Drop it, unless an alarm of RabbitMQ holds it up: that one is kept, with a new channel, until it is over."""
         self._channel = None
+        if broker.alarm_of(self._connection) is not None:
+            return
+        broker.leave_host(self._connection, error)
         with suppress(Exception):  # a connection that is broken already may well fail to close
             self._connection.collect()
 
@@ -265,9 +299,16 @@ class Publisher:
         with self._changed:
             if error is not None:
                 self._last_error = error
+                self._gave_up_after_s = self._try_for_s
                 self._given_up += [raw for lost in batches for raw in lost.events]
             self._settled += sum(len(settled.events) for settled in batches)
             self._changed.notify_all()
+
+
+def _in_words(error: Exception | None) -> str:
+    """What the broker refuses and what to do, or what the driver says of one that is away."""
+    refused = None if error is None else refusal(error)
+    return refused or hide(f"{type(error).__name__}: {error}")
 
 
 def _running() -> Future[None]:
@@ -278,7 +319,7 @@ def _running() -> Future[None]:
 
 
 def _failure(batch: _Batch, error: Exception) -> PublishError:
-    failure = PublishError(f"the broker did not confirm the event: {type(error).__name__}: {error}", batch.events)
+    failure = PublishError(f"the broker did not confirm the event: {_in_words(error)}", batch.events)
     failure.__cause__ = error
     return failure
 

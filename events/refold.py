@@ -1,4 +1,4 @@
-"""Late events: fold again what they change, and say what has to be rewritten (DESIGN.md, decision 4).
+"""Late events: fold again what they change, and say what has to be rewritten (docs/design.md "Late events").
 
 An event that sorts before something already folded cannot just be applied. Its case is folded again from its whole
 log, and its actor's timers from the timer that covers that moment up to the next log that ends any timer: after such
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from operator import attrgetter
 from typing import Final
 
@@ -17,11 +17,22 @@ import msgspec
 
 from events.codes import Code, LogLevel, LogType
 from events.errors import EventError
-from events.fold import Plan, TimerFold, World, fold_case_or_refuse, in_order, make_log
+from events.fold import (
+    STORED,
+    Plan,
+    TimerFold,
+    Watch,
+    World,
+    fold_case_or_refuse,
+    make_log,
+    refusal,
+    unwatched,
+)
 from events.registry import BaseEvent, EventRegistry, Registered
 from events.resolve import Rules, Screened, resolve
 from events.state import CaseState, Log, OrderKey, TimerState
 
+_order_key: Final = attrgetter("order_key")
 _DERIVED: Final = attrgetter(
     "timer_id", "suppressed", "category", "provider", "organisation", "case_source", "case_created_at"
 )
@@ -132,130 +143,244 @@ _NO_LONGER_REGISTERED: Final = Registered(_NoLongerRegistered)
 
 
 def refold(  # noqa: PLR0917 - the arguments of `fold`, and the past
-    batch: Iterable[Screened], world: World, past: Past, registry: EventRegistry, rules: Rules, ids: Iterator[int]
+    batch: Iterable[Screened],
+    world: World,
+    past: Past,
+    registry: EventRegistry,
+    rules: Rules,
+    ids: Iterator[int],
+    watch: Watch = unwatched,
 ) -> Plan:
-    """Fold a batch of which some events are late. As `events.fold.fold`, and in the plan also what is rewritten."""
+    """Fold a batch of which some events are late. As `events.fold.fold`, and in the plan also what is rewritten.
+
+    The events are decided one by one in order, each against what is recorded and what was accepted before it, as if
+    they had come so; an event that is refused was never there. That is one pass over the batch and the past. A second
+    one is for events that are timed before the creation of their case: they can be decided only once it is there, and
+    what they do to their actor's timers has by then been passed. So it does not count for what else the batch decides,
+    and afterwards everything is folded once more, with all that was accepted in its place.
+    """
     batch = list(batch)
     given = {screened.position: next(ids) for screened in batch}
-    refused: dict[int, EventError] = {}
-    while True:
-        attempt = _Attempt(world, past, registry, rules)
-        attempt.run([s for s in batch if s.position not in refused], given)
-        if not attempt.refused:
-            attempt.plan.refused = list(refused.items())
-            return attempt.plan
-        # What an event that is refused did to timers and cases is undone by folding once more, without it.
-        refused |= attempt.refused
+    first = _Pass(world, past, registry, rules, watch)
+    first.run(batch, given, {})
+    if not first.is_out_of_place:
+        return first.plan
+    second = _Pass(world, past, registry, rules, watch)
+    second.run([s for s in batch if s.position in first.accepted], given, first.accepted)
+    second.plan.refused, second.plan.parked = first.plan.refused, first.plan.parked
+    return second.plan
 
 
 class _Entry(msgspec.Struct):
-    """A log in hand with what its code means. `position` is that of its event; None for a stored one."""
+    """A log that stands, with what its code means."""
 
     log: Log
     code: Code
     registered: Registered
-    position: int | None = None
+    order_key: OrderKey
 
 
-def _in_case_order(entries: Iterable[_Entry], base: CaseState) -> list[_Entry]:
-    """A case's log in order: where `base` is not created yet, the first of its creations before everything else."""
-    entries = list(entries)
-    creation = None
-    if base.created_at is None:
-        creation = min((entry.log.order_key for entry in entries if entry.code.creates_case), default=None)
-    return sorted(entries, key=lambda entry: (entry.log.order_key != creation, entry.log.order_key))
+class _Early(msgspec.Struct):
+    """An event that waits for the creation of its case. `timer_id` is that of the timer that runs at its moment."""
+
+    screened: Screened
+    timer_id: int | None
 
 
-class _Attempt:
-    def __init__(self, world: World, past: Past, registry: EventRegistry, rules: Rules) -> None:
+class _Case:
+    """A case that is being folded. While it `waits` for its creation, what comes before that is kept `early`."""
+
+    def __init__(self, state: CaseState, *, is_folded: bool) -> None:
+        self.state = state
+        self.is_folded = is_folded
+        self.waits = state.created_at is None
+        self.early: list[_Entry | _Early] = []
+
+
+class _Timers:
+    """An actor's timers: those of each window, and those of what lies outside of all of them."""
+
+    def __init__(self, windows: Sequence[Window], running: TimerState | None) -> None:
+        self.windows = [(window, TimerFold({})) for window in windows]
+        if running is not None and any(timer.id == running.id for window in windows for timer in window.timers):
+            running = None
+        self.others = TimerFold({} if running is None else {running.actor: running})
+        self._next = 0
+
+    def at(self, key: OrderKey) -> TimerFold:
+        """The timers that a log with this key belongs to. Keys are asked for in order."""
+        windows = self.windows
+        while self._next < len(windows) and (end := windows[self._next][0].end) is not None and end < key:
+            self._next += 1
+        if self._next < len(windows) and windows[self._next][0].holds(key):
+            return windows[self._next][1]
+        return self.others
+
+
+class _Pass:
+    """One pass over a batch and its past, in order. `accepted` are the events that are recorded, by position."""
+
+    def __init__(self, world: World, past: Past, registry: EventRegistry, rules: Rules, watch: Watch) -> None:
         self.plan = Plan()
-        self.refused: dict[int, EventError] = {}
+        self.accepted: dict[int, _Entry] = {}
+        self.is_out_of_place = False
         self._world = world
         self._past = past
         self._registry = registry
         self._rules = rules
+        self._watch = watch
         # One copy of each stored log, whether its case or its actor is the reason to fold it again.
         # The cases' are read under the cases' locks, after the windows': they win, where another recorder has meanwhile
         # written what a log derives from its case.
+        self._in_windows = {log.id for parts in past.windows.values() for window in parts for log in window.logs}
         originals = {log.id: log for parts in past.windows.values() for window in parts for log in window.logs}
         originals |= {log.id: log for logs in past.cases.values() for log in logs}
         self._originals = originals
-        self._stored = {log_id: _Entry(copy.copy(log), *definition(log, registry)) for log_id, log in originals.items()}
-        self._of_case: defaultdict[str, list[_Entry]] = defaultdict(list)
-        self._of_actor: defaultdict[str, list[_Entry]] = defaultdict(list)
+        self._stored = [_Entry(copy.copy(log), *definition(log, registry), log.order_key) for log in originals.values()]
         self._billed: defaultdict[str, int] = defaultdict(int)
-        for reference, logs in past.cases.items():
-            self._of_case[reference] = [self._stored[log.id] for log in logs]
+        self._timers = {actor: _Timers(windows, world.timers.get(actor)) for actor, windows in past.windows.items()}
+        self._cases: dict[str, _Case] = {}
+        for reference in past.cases:
+            self._case(reference)
+        self._ids: Mapping[int, int] = {}
 
-    def run(self, batch: list[Screened], ids: Mapping[int, int]) -> None:
-        for screened in in_order(batch, self._world):
-            self._resolve(screened, ids[screened.position])
-        for actor in {*self._of_actor, *self._past.windows}:
-            self._fold_timers(actor)
-        for reference in self._of_case:
-            self._fold_case(reference)
-        for log_id, entry in self._stored.items():
-            if _DERIVED(entry.log) != _DERIVED(self._originals[log_id]):
-                self.plan.rewritten.append((self._originals[log_id], entry.log))
+    def run(self, batch: list[Screened], ids: Mapping[int, int], accepted: Mapping[int, _Entry]) -> None:
+        """`accepted` are events of the batch that are decided already: they stand as stored logs do."""
+        self._ids = ids
+        steps: list[_Entry | Screened] = [*self._stored]
+        for screened in batch:
+            entry = accepted.get(screened.position)
+            if entry is not None:
+                self._accept(screened.position, entry)
+            steps.append(entry or screened)
+        for step in sorted(steps, key=_order_key):
+            if isinstance(step, Screened):
+                self._take_event(step)
+            else:
+                self._take_log(step)
+        for reference, case in self._cases.items():
+            if case.waits:
+                self._give_up(reference, case)
+        self._finish_timers()
+        self._finish_cases()
+        for entry in self._stored:
+            original = self._originals[entry.log.id]
+            if _DERIVED(entry.log) != _DERIVED(original):
+                self.plan.rewritten.append((original, entry.log))
 
-    def _resolve(self, screened: Screened, log_id: int) -> None:
-        reference = screened.case
-        if reference is not None and not screened.creates_case:
-            created = any(entry.code.creates_case for entry in self._of_case.get(reference, ()))
-            if reference not in self._world.cases and not created:
-                self.plan.parked.append(screened.position)
-                return
+    def _accept(self, position: int, entry: _Entry) -> None:
+        self.accepted[position] = entry
+        self.plan.logs.append(entry.log)
+        self.plan.positions.append(position)
+
+    def _take_log(self, entry: _Entry) -> None:
+        """A log that stands: it counts for its actor's timers whatever its case makes of it."""
+        log = entry.log
+        if log.actor is not None and (log.id not in self._originals or log.id in self._in_windows):
+            timers = self._timers_of(log.actor).at(entry.order_key)
+            log.timer_id = timers.covering(log, entry.code)
+            timers.fold(log, entry.code)
+        if log.case is None or (log.id in self._originals and log.case not in self._past.cases):
+            return
+        case = self._case(log.case)
+        if case.waits and not entry.code.creates_case:
+            case.early.append(entry)
+            return
+        self._fold_log(case, entry)
+        if case.waits:
+            self._create(case)
+
+    def _take_event(self, screened: Screened) -> None:
+        timers = None if screened.actor is None else self._timers_of(screened.actor).at(screened.order_key)
+        if screened.case is None:
+            self._decide(screened, None, timers)
+            return
+        case = self._case(screened.case)
+        if not case.waits:
+            self._decide(screened, case, timers)
+        elif not screened.creates_case:
+            running = None if timers is None else timers.running(screened.actor, screened.event.time)
+            case.early.append(_Early(screened, None if running is None else running.id))
+        elif self._decide(screened, case, timers):
+            self._create(case)
+
+    def _create(self, case: _Case) -> None:
+        """The first of a case's creations is taken in: what is timed before it comes right after it, in order."""
+        early, case.waits, case.early = case.early, False, []
+        for one in early:
+            if isinstance(one, _Entry):
+                self._fold_log(case, one)
+            else:
+                self._decide(one.screened, case, None, one)
+
+    def _give_up(self, reference: str, case: _Case) -> None:
+        """No log creates the case: where it does not exist, its events wait for it."""
+        if reference in self._world.cases:
+            self._create(case)
+        else:
+            self.plan.parked += [one.screened.position for one in case.early if isinstance(one, _Early)]
+
+    def _decide(
+        self, screened: Screened, case: _Case | None, timers: TimerFold | None, early: _Early | None = None
+    ) -> bool:
+        """Resolve an event and fold it, or refuse it, which leaves everything as it was. Whether it is accepted."""
+        after = None
+        self._watch(screened.position)
         try:
             code = screened.code
             if code is None:
-                case = None if reference is None else self._case_before(reference, screened.event.order_key)
-                code = resolve(screened.event, screened.registered, self._registry, case)
+                seen = None if case is None else copy.copy(case.state)
+                code = resolve(screened.event, screened.registered, self._registry, seen)
+            log = make_log(screened, code, self._ids[screened.position])
+            if timers is not None:
+                log.timer_id = timers.covering(log, code)
+            elif early is not None and log.actor is not None:
+                log.timer_id = early.timer_id or (log.id if code.starts_timer else None)
+            if case is not None:
+                after = copy.copy(case.state)
+                fold_case_or_refuse(after, log, code, screened.registered, self._rules)
         except EventError as error:
-            self.refused[screened.position] = error
-            return
-        entry = _Entry(make_log(screened, code, log_id), code, screened.registered, screened.position)
-        self.plan.logs.append(entry.log)
-        self.plan.positions.append(screened.position)
-        if entry.log.actor is not None:
-            self._of_actor[entry.log.actor].append(entry)
-        if reference is not None:
-            self._of_case[reference].append(entry)
+            self.plan.refused.append((screened.position, error))
+            return False
+        if case is not None and after is not None:
+            case.state, case.is_folded = after, True
+        if timers is not None:
+            timers.fold(log, code)
+        self.is_out_of_place |= early is not None and (log.timer_id is not None or code.creates_case)
+        self._accept(screened.position, _Entry(log, code, screened.registered, screened.order_key))
+        return True
 
-    def _case_before(self, reference: str, key: OrderKey) -> CaseState:
-        """The case as folded up to that moment among what is recorded (RULES.md §1.5)."""
-        case = self._base(reference)
-        for entry in _in_case_order(self._of_case[reference], case):
-            if case.created_at is None or entry.log.order_key < key:
-                case = self._folded(case, _Entry(copy.copy(entry.log), entry.code, entry.registered)) or case
+    def _fold_log(self, case: _Case, entry: _Entry) -> None:
+        """Take a log that stands into its case. One that a rule refuses by now stands without effect."""
+        self._watch(STORED)
+        case.is_folded = True
+        after = copy.copy(case.state)
+        if refusal(after, entry.log, entry.code, entry.registered, self._rules) is None:
+            case.state = after
+
+    def _timers_of(self, actor: str) -> _Timers:
+        timers = self._timers.get(actor)
+        if timers is None:
+            timers = self._timers[actor] = _Timers((), self._world.timers.get(actor))
+        return timers
+
+    def _case(self, reference: str) -> _Case:
+        case = self._cases.get(reference)
+        if case is None:
+            known = self._world.cases.get(reference)
+            is_refolded = reference in self._past.cases
+            state = CaseState(reference=reference) if known is None or is_refolded else copy.copy(known)
+            case = self._cases[reference] = _Case(state, is_folded=is_refolded)
         return case
 
-    def _base(self, reference: str) -> CaseState:
-        known = self._world.cases.get(reference)
-        if known is None or reference in self._past.cases:
-            return CaseState(reference=reference)
-        return copy.copy(known)
-
-    def _fold_timers(self, actor: str) -> None:
-        running = self._world.timers.get(actor)
-        fresh = self._of_actor[actor]
-        for window in self._past.windows.get(actor, ()):
-            inside = [entry for entry in fresh if window.holds(entry.log.order_key)]
-            fresh = [entry for entry in fresh if not window.holds(entry.log.order_key)]
-            self._take_over(window, self._fold_stretch([self._stored[log.id] for log in window.logs] + inside, None))
-            if running is not None and any(timer.id == running.id for timer in window.timers):
-                running = None
-        timers = self._fold_stretch(fresh, running)
-        self.plan.timers |= timers.changed
-        self.plan.started |= timers.started
-        for timer in timers.changed.values():
-            self._bill(timer, 1)
-
-    def _fold_stretch(self, entries: list[_Entry], running: TimerState | None) -> TimerFold:
-        timers = TimerFold({} if running is None else {running.actor: running})
-        for entry in sorted(entries, key=lambda entry: entry.log.order_key):
-            entry.log.timer_id = timers.covering(entry.log, entry.code)
-            timers.fold(entry.log, entry.code)
-        return timers
+    def _finish_timers(self) -> None:
+        for timers in self._timers.values():
+            for window, folded in timers.windows:
+                self._take_over(window, folded)
+            self.plan.timers |= timers.others.changed
+            self.plan.started |= timers.others.started
+            for timer in timers.others.changed.values():
+                self._bill(timer, 1)
 
     def _take_over(self, window: Window, folded: TimerFold) -> None:
         """Compare the timers of a window as stored with those that the fold gives."""
@@ -274,26 +399,13 @@ class _Attempt:
         if timer.case is not None and timer.seconds is not None and not timer.cancelled:
             self._billed[timer.case] += sign * timer.seconds
 
-    def _fold_case(self, reference: str) -> None:
-        known = self._world.cases.get(reference)
-        case = self._base(reference)
-        for entry in _in_case_order(self._of_case[reference], case):
-            folded = self._folded(case, entry)
-            if folded is not None:
-                case = folded
-        case.billable_time = (0 if known is None else known.billable_time) + self._billed.pop(reference, 0)
-        if known is None:
-            self.plan.created.add(reference)
-        if case != known:
-            self.plan.cases[reference] = case
-
-    def _folded(self, case: CaseState, entry: _Entry) -> CaseState | None:
-        """The case with the log folded in; None where a rule refuses it: a stored log then stands without effect."""
-        after = copy.copy(case)
-        try:
-            fold_case_or_refuse(after, entry.log, entry.code, entry.registered, self._rules)
-        except EventError as error:
-            if entry.position is not None:
-                self.refused[entry.position] = error
-            return None
-        return after
+    def _finish_cases(self) -> None:
+        for reference, case in self._cases.items():
+            if not case.is_folded:
+                continue
+            known = self._world.cases.get(reference)
+            case.state.billable_time = (0 if known is None else known.billable_time) + self._billed[reference]
+            if known is None:
+                self.plan.created.add(reference)
+            if case.state != known:
+                self.plan.cases[reference] = case.state

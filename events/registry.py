@@ -13,6 +13,8 @@ from typing import Any, ClassVar, Final
 import msgspec
 
 from events.codes import NAME_CHARACTERS, Code, parse_code
+from events.columns import Guarded
+from events.credentials import hide
 from events.errors import CodeNotResolved, RegistrationError, UnknownCode, UnknownEvent, did_you_mean
 from events.state import CaseState, Log
 
@@ -29,25 +31,32 @@ BUNDLED_APPS: Final = tuple(
         "timer",
     )
 )
+BUNDLED: Final = "events.apps."
 ENTRY_POINT_GROUP: Final = "caselog.apps"
 
 
 class BaseEvent:
     """What can happen, under one key. Subclass it in an app's `events.py` and register the class.
 
-    `codes` maps each code to its fields (DESIGN.md "The registry"). `creates_case`, `starts_timer` and
+    `codes` maps each code to its fields (docs/events.md "A code"). `creates_case`, `starts_timer` and
     `cancels_timer` name the codes that do so. `needs_case = False` is for events that are about no case.
+    `distinguished_by` names the context members that tell two outcomes of the same day, code and notes apart where
+    they write no column of the case: by default, such a second one is suppressed. `code_by_params = True` says that
+    `get_log_code` looks at nothing but the params: then `check` is given the code also where the event gives none,
+    before any case is looked for.
     """
 
     key: ClassVar[str]
     codes: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     needs_case: ClassVar[bool] = True
+    code_by_params: ClassVar[bool] = False
     creates_case: ClassVar[tuple[str, ...]] = ()
     starts_timer: ClassVar[tuple[str, ...]] = ()
     cancels_timer: ClassVar[tuple[str, ...]] = ()
+    distinguished_by: ClassVar[tuple[str, ...]] = ()
 
     def get_log_code(self, case: CaseState | None, /, **params: Any) -> str:  # noqa: ARG002 - for subclasses
-        """The code of an event that does not give one (RULES.md §1.3). `params` is the event's `data.params`.
+        """The code of an event that does not give one (docs/rules.md §1.3). `params` is the event's `data.params`.
 
         `case` is the case as folded up to this event; None for an event that may create it. Raise `EventRejected`
         with the reason to refuse.
@@ -59,18 +68,33 @@ class BaseEvent:
             f"({', '.join(self.codes) or 'none'}): send data.code, or let get_log_code of the event class decide."
         )
 
+    def get_repeated_code(self, case: CaseState, context: dict[str, Any]) -> str | None:  # noqa: ARG002 - for subclasses
+        """The code of what the event says a second time, told by its context; None where it says something new.
+
+        Asked before `get_log_code` of an event that gives no code, once its case is known. So what is sent twice does
+        not come to the code that would be next.
+        """
+        return None
+
     def check(self, code: str | None, context: dict[str, Any]) -> None:
-        """Refuse an event for what it says itself, before any case is looked at (RULES.md §1.4).
+        """Refuse an event for what it says itself, before any case is looked at (docs/rules.md §1.4).
 
         `code` is None while it is not resolved yet. Raise `EventRejected` with the reason and the remedy.
         """
 
+    def acts_on(self, case: CaseState, log: Log) -> bool:  # noqa: ARG002 - for subclasses
+        """Whether the log does to the case what its code and `apply` say. False: it is an outcome, and no more.
+
+        `case` is the case before the log. Unlike a suppressed log, one that does not act counts in reports.
+        """
+        return True
+
     def suppresses(self, case: CaseState, log: Log) -> bool:  # noqa: ARG002 - for subclasses
-        """Whether the log adds nothing to the case, and is kept without effect (RULES.md §3)."""
+        """Whether the log adds nothing to the case, and is kept without effect (docs/rules.md §3)."""
         return False
 
     def apply(self, case: CaseState, log: Log) -> None:
-        """What else the log does to the case: set attributes of `case`, in memory only (RULES.md §5)."""
+        """What else the log does to the case: set attributes of `case`, in memory only (docs/rules.md §5)."""
 
     @classmethod
     def get_ordered_codes(cls) -> dict[str, Code]:
@@ -81,6 +105,7 @@ class BaseEvent:
                 creates_case=name in cls.creates_case,
                 starts_timer=name in cls.starts_timer,
                 cancels_timer=name in cls.cancels_timer,
+                distinguished_by=tuple(cls.distinguished_by),
             )
             for name, fields in cls.codes.items()
         ]
@@ -92,11 +117,15 @@ class Registered:
 
     def __init__(self, cls: type[BaseEvent]) -> None:
         self.cls = cls
-        self.event = cls()
+        # The rules that come with caselog are known to end, and to set what a column may hold.
+        self.is_bundled = cls.__module__.startswith(BUNDLED)
+        self.event = cls() if self.is_bundled else Guarded(cls())
         self.codes = _parse(cls)
         # Skipping a hook that a class does not have is most of the fold's time for most events.
         self.checks = cls.check is not BaseEvent.check
         self.applies = cls.apply is not BaseEvent.apply
+        self.may_repeat = cls.get_repeated_code is not BaseEvent.get_repeated_code
+        self.always_acts = cls.acts_on is BaseEvent.acts_on
         self.may_suppress = cls.suppresses is not BaseEvent.suppresses
 
 
@@ -128,6 +157,10 @@ class EventRegistry:
         if there is None:
             self._registered[key] = Registered(cls)
         return cls
+
+    def find_event(self, key: str) -> Registered | None:
+        """The registered class with its parsed codes; None where the key is unknown."""
+        return self._registered.get(key)
 
     def registered(self, key: str) -> Registered:
         """The registered class with its parsed codes, for the resolver and the fold. Raises `UnknownEvent`."""
@@ -281,7 +314,7 @@ def _naming(what: str) -> Iterator[None]:
     except RegistrationError as error:
         raise RegistrationError(f"{what}: {error}") from error
     except Exception as error:
-        raise RegistrationError(f"{what} failed to import: {type(error).__name__}: {error}") from error
+        raise RegistrationError(f"{what} failed to import: {type(error).__name__}: {hide(str(error))}") from error
 
 
 def _parse(cls: type[BaseEvent]) -> dict[str, Code]:
@@ -294,6 +327,16 @@ def _parse(cls: type[BaseEvent]) -> dict[str, Code]:
             raise RegistrationError(
                 f"{cls.__name__}.{attribute} must be a tuple of the class's own codes, got {names!r}."
             )
+    told_apart: Any = cls.distinguished_by
+    if (
+        not isinstance(told_apart, tuple | list)
+        or not all(isinstance(name, str) and name and name.isprintable() for name in told_apart)
+        or len(set(told_apart)) < len(told_apart)
+    ):
+        raise RegistrationError(
+            f"{cls.__name__}.distinguished_by must be a tuple of names of context members, each once, such as "
+            f'("room",), got {told_apart!r}.'
+        )
     codes = cls.get_ordered_codes()
     if not cls.needs_case and (stopping := [name for name, code in codes.items() if code.stops_timer]):
         raise RegistrationError(

@@ -12,11 +12,13 @@ from typing import Any, Final
 import msgspec
 
 from events.codes import Code, LogLevel, LogType, RequiresActionBy, Role
+from events.phrases import count_of
 from events.registry import EventRegistry
 
 # Where these differ, the same log folds otherwise than it did; description, order and selectable_by are free.
 FOLDED: Final = (
-    "type", "level", "stops_timer", "creates_case", "starts_timer", "cancels_timer", "set_requires_action_by",
+    "type", "level", "stops_timer", "creates_case", "starts_timer", "cancels_timer", "distinguished_by",
+    "set_requires_action_by",
 )  # fmt: skip
 # The rules for `requires_action_by` that can be found again by name. An organisation's own callable cannot.
 _RULES: Final = {"none_if_owned_by_operator_or_manager": RequiresActionBy.none_if_owned_by_operator_or_manager}
@@ -55,6 +57,7 @@ def kept(code: Code) -> dict[str, Any]:
         "creates_case": code.creates_case,
         "starts_timer": code.starts_timer,
         "cancels_timer": code.cancels_timer,
+        "distinguished_by": list(code.distinguished_by),
     }
 
 
@@ -80,6 +83,7 @@ def restored(facts: Mapping[str, Any]) -> Code:
         creates_case=facts["creates_case"],
         starts_timer=facts["starts_timer"],
         cancels_timer=facts["cancels_timer"],
+        distinguished_by=tuple(facts["distinguished_by"]),
     )
 
 
@@ -106,19 +110,20 @@ def check(registry: EventRegistry, used: Iterable[Used]) -> list[Finding]:
 
 
 def _finding(use: Used, finding: str, message: str) -> Finding:
-    logs = "1 log" if use.logs == 1 else f"{use.logs:,} logs"
     return Finding(
         key=use.key,
         code=use.code,
         finding=finding,
         logs=use.logs,
-        message=f"{finding}: {use.key}/{use.code}, used by {logs}, {message}.",
+        message=f"{finding}: {use.key}/{use.code}, used by {count_of(use.logs, 'log')}, {message}.",
     )
 
 
 def _word(value: Any) -> str:
     if value is None:
         return "left alone"
+    if isinstance(value, list):
+        return ", ".join(value) or "nothing"
     if isinstance(value, dict):
         return f"the rule {value['rule']}" if "rule" in value else str(value["set"] or "nobody")
     return str(value)

@@ -1,12 +1,14 @@
 """Whether an event that comes with the name of a recorded one is that event again, or another one.
 
-(source, id) names an event for ever (DESIGN.md, decision 3). What comes a second time under a name is dropped as the
-same event only where it says the same, however it is written.
+(source, id) names an event for ever (docs/design.md "Exactly once"). What comes a second time under a name is
+dropped as the same event only where it says the same, however it is written.
 """
 
 from __future__ import annotations
 
+import json
 from datetime import timedelta
+from decimal import Decimal
 from typing import Any, Final
 
 from events.errors import IdentityTaken
@@ -22,7 +24,7 @@ def differences(event: Event, log: Log) -> list[str]:
 
     One phrase an attribute: of type, subject, time and code with both values, of all others the name alone, since
     they may be personal data. Only what the log keeps is compared. So `params` are not, nor is a code that the event
-    leaves to its class (RULES.md §1.5), nor the subject of an event that is about no case; nor are the CloudEvents
+    leaves to its class (docs/rules.md §1.5), nor the subject of an event that is about no case; nor are the CloudEvents
     attributes that whoever passes an event on may set, such as `traceparent`.
     """
     data, actor = event.data, event.data.actor
@@ -101,6 +103,22 @@ def is_same_json(one: Any, other: Any) -> bool:
         # PostgreSQL keeps 1e300 as a one with three hundred zeros, which is not what the nearest float is exactly.
         return _is_number(one) and _is_number(other) and _as_float(one) == _as_float(other)
     return bool(one == other)
+
+
+def canonical_json(value: Any) -> str:
+    """A text that is equal for equal JSON values, as they were sent and as PostgreSQL gives them back.
+
+    Objects may have their members in any order, and 1 equals 1.0 but not true. What is null in an object stays there.
+    """
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{json.dumps(name)}:{canonical_json(value[name])}" for name in sorted(value)) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(map(canonical_json, value)) + "]"
+    if isinstance(value, float):
+        # 1e300 comes back as a one with three hundred zeros, which is not what the nearest float is exactly.
+        exact = Decimal(repr(value))
+        value = int(exact) if exact == exact.to_integral_value() else value
+    return json.dumps(value)
 
 
 def _own_members(extensions: dict[str, Any] | None) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The rules in words: what a column of a case means, and by which rule a log set it (RULES.md §5)."""
+"""The rules in words: what a column of a case means, and by which rule a log set it (docs/rules.md §5)."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from events.codes import RequiresActionBy
 from events.history import Cause, History
+from events.phrases import count_of
 
 _LATEST_OUTCOME: Final = "of the latest unsuppressed outcome at level HIGH or above"
 # What the fold itself sets, whatever the organisation's codes are.
@@ -49,7 +50,7 @@ _APPLIED: Final[dict[str, dict[str, str]]] = {
         "provider_assigned_at": _SPLIT,
         "requires_action_by": _SPLIT,
         "provider_viewed": _FIRST_VIEW,
-        "complaint_flag": "context.complaint_flag, or the opposite of what it was where that is not given",
+        "complaint_flag": "context.complaint_flag; raised where that is not given",
     },
     "open_case": {"provider_viewed": _FIRST_VIEW},
     "assign_to_provider": {
@@ -82,7 +83,7 @@ _APPLIED: Final[dict[str, dict[str, str]]] = {
     "alternative_help": {"requires_action_at": _RESET, "callback_attempt": _RESET},
     "change_category": {"category": "context.new_category"},
     "means_test": {"eligibility_state": "context.state of the means test"},
-    "diagnosis": {"scope_state": "context.state of the diagnosis"},
+    "diagnosis": {"scope_state": "context.state of the diagnosis", "category": "context.category of the diagnosis"},
     "complaint": {"complaint_flag": "a complaint is open: true; the last open one closed or void: false"},
 }
 
@@ -94,9 +95,10 @@ def rule_in_words(column: str, value: Any, history: History) -> str:
         return _DEFAULTS.get(column, "no log has set it: empty")
     if column == "billable_time":
         timer, _ = history.billed[-1]
+        timers = count_of(len(history.billed), "stopped timer that was", "stopped timers that were")
         return (
-            f"whole seconds of its {len(history.billed)} stopped timers that were not cancelled; the last, timer "
-            f"{timer.id} of {timer.actor}, gave {timer.seconds}"
+            f"whole seconds of its {timers} not "
+            f"cancelled; the last, timer {timer.id} of {timer.actor}, gave {timer.seconds}"
         )
     if column == "state":
         return _STATES[value]
@@ -111,6 +113,8 @@ def _applied(column: str, value: Any, cause: Cause) -> str:
         return f"set by {cls.__module__}.{cls.__qualname__}.apply"
     if column == "provider_closed" and value is None and cls.key == "reject_case":
         return _BACK
+    if column == "scope_state" and value is None and cls.key == "diagnosis":
+        return "emptied: the diagnosis is deleted"
     return _APPLIED[cls.key][column]
 
 

@@ -1,4 +1,4 @@
-"""Working time: minutes inside the opening hours, and days that are neither Sunday nor bank holiday (RULES.md §6).
+"""Working time: minutes inside the opening hours, and days that are neither Sunday nor bank holiday (docs/rules.md §6).
 
 The office is open at an instant when the clock on its wall shows a time within the opening hours of a day that is no
 bank holiday. So where the clocks change inside the hours, an hour that is skipped is not worked and an hour that comes
@@ -26,11 +26,11 @@ from events.opening_hours import OpeningHours
 CALLBACK_MINUTES: Final[Mapping[str, int]] = MappingProxyType(
     {"sla_15": 15, "sla_30": 30, "sla_120": 120, "sla_480": 480, "sla_72h": 4320}
 )
-"""The deadlines of a callback, in working minutes after `requires_action_at`."""
+"""The deadlines of a callback, in working minutes after the moment from which its client waits (events/facts.py)."""
 
 HOLDING_LETTER_DAYS: Final = 1
-FULL_RESPONSE_DAYS: Final = 15
-"""What a complaint is owed, in working days after its creation."""
+CLOSING_DAYS: Final = 15
+"""What a complaint is owed, in working days after its creation: a letter that holds the line, and to be closed."""
 
 # Python's calendar has the years 1 to 9999. A local date may lie a day off the one in UTC, so that of its first year
 # nothing is laid out, and of its last all but the last day: whatever an event may name (up to 9998) has its deadlines.
@@ -95,8 +95,16 @@ class WorkingTime:
             return self._worked(number, target + 1) - _MICROSECOND
         return self._worked(number, target)
 
+    def is_open(self, moment: datetime) -> bool:
+        """Whether the office is open: from an opening on, until just before the closing."""
+        _check(moment, 0)
+        at = _instant(moment)
+        year = self._year(moment.astimezone(UTC).year)
+        index = bisect_right(year.starts, at) - 1
+        return index >= 0 and at < year.ends[index]
+
     def callback_deadlines(self, at: datetime) -> dict[str, datetime]:
-        """Each deadline of a callback that is due at a moment, by name: `sla_15` and so on."""
+        """Each deadline of a callback whose client waits since a moment, by name: `sla_15` and so on."""
         return {name: self.add_minutes(at, minutes) for name, minutes in CALLBACK_MINUTES.items()}
 
     def add_days(self, moment: datetime, days: int) -> datetime:

@@ -1,13 +1,21 @@
-"""The audit: who did what to the data or the workers by hand, when and why. No row is ever deleted."""
+"""The audit: who did what to the data or the workers by hand, when and why; and who read (`schema.reads`).
+
+No row of what was done is ever deleted.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from sqlalchemy import Connection, text
+
+from events import phrases
+
+# So that an entry stays small, however many cases its action is about: its numbers are written again and again.
+CASES: Final = 250
 
 
 class AuditEntry(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,12 +43,28 @@ def record(db: Connection, *, who: str, action: str, why: str | None, detail: Ma
             """
         ),
         {
-            "who": _storable(who),
+            "who": storable(who),
             "action": action,
-            "why": _storable(why),
-            "detail": msgspec.json.encode(_storable(msgspec.to_builtins(detail))).decode(),
+            "why": storable(why),
+            "detail": msgspec.json.encode(storable(msgspec.to_builtins(detail))).decode(),
         },
     ).scalar_one()
+    return entry
+
+
+def record_naming(
+    db: Connection, *, who: str, action: str, why: str | None, detail: Mapping[str, Any], cases: Iterable[str | None]
+) -> int:
+    """As `record`, with the cases that the action is about, so that it is found by each.
+
+    What is more than `CASES` is in further entries of the action, which say of which one they are a part.
+    """
+    named = sorted({case for case in cases if case})
+    first = {"cases": named[:CASES]} if named else {}
+    entry = record(db, who=who, action=action, why=why, detail={**detail, **first})
+    for start in range(CASES, len(named), CASES):
+        part = {"part_of": entry, "cases": named[start : start + CASES]}
+        record(db, who=who, action=action, why=why, detail=part)
     return entry
 
 
@@ -63,35 +87,50 @@ def list_audit(
     db: Connection,
     *,
     action: str | None = None,
+    but: str | None = None,
     who: str | None = None,
+    case: str | None = None,
     since: datetime | None = None,
     until: datetime | None = None,
     limit: int | None = None,
 ) -> Iterator[AuditEntry]:
     """Entries that match every filter given, newest first, streamed.
 
-    `action` also finds the actions under it: "dead" finds "dead.requeue" and "dead.discard". Both times are included.
+    `action` also finds the actions under it: "dead" finds "dead.requeue" and "dead.discard"; `but` leaves one out.
+    `case` finds what names that case: that it was read or shown in a short list, asked for, or that an event or a dead
+    letter of it was tried again, looked at or discarded. Both times are included.
     """
+    named: list[dict[str, Any]] = [
+        {"case": case},
+        {"cases": [case]},
+        {"filter": {"case": case}},
+        {"filter": {"reference": case}},
+        {"events": [{"case_reference": case}]},
+        {"letters": [{"case_reference": case}]},
+    ]
+    names = None if case is None else [msgspec.json.encode(storable(one)).decode() for one in named]
     found = db.execute(
         text(
             """
             select id, at, who, action, why, detail from audit
             where (cast(:action as text) is null or action = :action or starts_with(action, :action || '.'))
+              and (cast(:but as text) is null or action <> :but)
               and (cast(:who as text) is null or who = :who)
+              and (cast(:names as jsonb[]) is null or detail @> any(cast(:names as jsonb[])))
               and (cast(:since as timestamptz) is null or at >= :since)
               and (cast(:until as timestamptz) is null or at <= :until)
-            order by id desc limit :limit
+            order by at desc, id desc limit :limit
             """
         ).execution_options(stream_results=True, max_row_buffer=500),
-        {"action": action, "who": who, "since": since, "until": until, "limit": limit},
+        {"action": action, "but": but, "who": who, "names": names, "since": since, "until": until, "limit": limit},
     )
     return (AuditEntry(**row) for row in found.mappings())
 
 
-def _storable(value: Any) -> Any:
-    """Without the characters that PostgreSQL refuses: a command line may hold any bytes."""
+def storable(value: Any) -> Any:
+    """The value without the characters that PostgreSQL refuses: a command line may hold any bytes."""
     if isinstance(value, str):
-        return value.encode(errors="replace").decode().replace("\x00", "\N{REPLACEMENT CHARACTER}")
+        return phrases.storable(value)
     if isinstance(value, dict):
-        return {_storable(name): _storable(item) for name, item in value.items()}
-    return [_storable(item) for item in value] if isinstance(value, list) else value
+        return {storable(name): storable(item) for name, item in value.items()}
+    return [storable(item) for item in value] if isinstance(value, list) else value

@@ -14,6 +14,7 @@ import msgspec
 from sqlalchemy import Connection, text
 
 from schema import rows, tables
+from schema.statement import Statement
 
 REASONS: Final = (
     "malformed", "unknown_event", "unknown_code", "code_not_resolved", "role_not_allowed", "unknown_case",
@@ -46,18 +47,23 @@ _COLUMNS: Final = (*_TOLD, "raw", "fingerprint")
 _AGAIN: Final = ("id", *_TOLD)
 
 
+def fingerprint(raw: bytes) -> bytes:
+    """What a dead letter is known by: one row a fingerprint."""
+    return hashlib.sha256(raw).digest()
+
+
 def set_aside(db: Connection, letters: Sequence[DeadLetter]) -> list[DeadLetter]:
     """Write dead letters. The same bytes again, redelivered, add no row. Gives back those that were added."""
     values = sorted(
-        ((*(getattr(e, name) for name in _TOLD), e.raw, hashlib.sha256(e.raw).digest()) for e in letters),
+        ((*(getattr(e, name) for name in _TOLD), e.raw, fingerprint(e.raw)) for e in letters),
         key=lambda row: row[-1],
     )
-    added = set(db.execute(_SET_ASIDE, rows.transposed(_COLUMNS, values)).scalars())
+    added = {print_ for (print_,) in _SET_ASIDE.rows(db, **rows.transposed(_COLUMNS, values))}
     # Of the same bytes twice in one batch, one was added.
-    return list({print_: e for e in letters if (print_ := hashlib.sha256(e.raw).digest()) in added}.values())
+    return list({print_: e for e in letters if (print_ := fingerprint(e.raw)) in added}.values())
 
 
-_SET_ASIDE: Final = text(
+_SET_ASIDE: Final = Statement(
     f"""
     insert into dead_letter ({rows.names(_COLUMNS)})
     select {rows.names(_COLUMNS)}
@@ -95,10 +101,10 @@ def remove(db: Connection, ids: Collection[int]) -> None:
 def fail_again(db: Connection, letters: Iterable[DeadLetter]) -> None:
     """Write what is wrong with dead letters now, and how often they were tried; they are claimed before."""
     values = [tuple(getattr(letter, name) for name in _AGAIN) for letter in letters]
-    db.execute(_FAIL_AGAIN, rows.transposed(_AGAIN, values))
+    _FAIL_AGAIN.run(db, **rows.transposed(_AGAIN, values))
 
 
-_FAIL_AGAIN: Final = text(
+_FAIL_AGAIN: Final = Statement(
     f"""
     update dead_letter set {rows.assignments(_TOLD)}
     from {rows.unnest(tables.dead_letter, _AGAIN)} where dead_letter.id = new.id

@@ -67,6 +67,15 @@ def select(db: Connection, wanted: Filter) -> dict[int, int]:
 _SELECT: Final = text(f"select id, attempts from dead_letter where {_WHERE} order by id")  # noqa: S608 - texts above
 
 
+def cases_of(db: Connection, ids: Collection[int]) -> list[str]:
+    """The cases of these dead letters, as far as they could be read, each once."""
+    found = db.execute(
+        text("select distinct case_reference from dead_letter where id = any(:ids) and case_reference is not null"),
+        {"ids": list(ids)},
+    )
+    return list(found.scalars())
+
+
 class Group(msgspec.Struct, frozen=True, kw_only=True):
     """Dead letters with the same fault. `example` is the id of the newest, `message` is that one's."""
 
@@ -106,6 +115,7 @@ class Discarded(msgspec.Struct, frozen=True, kw_only=True):
     id: int
     source: str | None
     event_id: str | None
+    case_reference: str | None
     reason: str
     fingerprint: str
 
@@ -120,7 +130,7 @@ _DISCARD: Final = text(
     with chosen as (select id from dead_letter where id = any(:ids) for update skip locked),
     discarded as (
         delete from dead_letter using chosen where dead_letter.id = chosen.id
-        returning dead_letter.id, source, event_id, reason, encode(fingerprint, 'hex') as fingerprint
+        returning dead_letter.id, source, event_id, case_reference, reason, encode(fingerprint, 'hex') as fingerprint
     )
     select * from discarded order by id
     """

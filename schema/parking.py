@@ -1,4 +1,4 @@
-"""Events that wait for their case: parked, tried again with growing delay, given up in the end (RULES.md §1.4)."""
+"""Events that wait for their case: parked, tried again with growing delay, given up in the end (docs/rules.md §1.4)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ LONGEST_DELAY_S: Final = 3600
 
 
 class Parked(msgspec.Struct, frozen=True, kw_only=True):
-    """An event whose case is not there yet. `raw` is its bytes as sent."""
+    """An event whose case is not there yet. `raw` is its bytes as sent; `id` is what people call it by.
+
+    `due_at` changes whenever it is tried or hastened: who read another one than stands there read it too early.
+    """
 
     source: str
     event_id: str
@@ -27,6 +30,8 @@ class Parked(msgspec.Struct, frozen=True, kw_only=True):
     attempts: int = 0
     parked_at: datetime | None = None
     age_s: float = 0
+    due_at: datetime | None = None
+    id: int | None = None
 
 
 _COLUMNS: Final = ("source", "event_id", "key", "case_reference", "raw")
@@ -39,7 +44,7 @@ def park(db: Connection, events: Sequence[Parked]) -> dict[tuple[str, str], byte
     say. None for one that somebody unparked meanwhile: roll back and look again.
     """
     values = sorted((e.source, e.event_id, e.key, e.case_reference, e.raw) for e in events)
-    parked = db.execute(_PARK, {**rows.transposed(_COLUMNS, values), "delay": FIRST_DELAY_S}).all()
+    parked = _PARK.rows(db, **rows.transposed(_COLUMNS, values), delay=FIRST_DELAY_S)
     if len(parked) == len(values):
         return {}
     names = {row[:2] for row in values} - {tuple(row) for row in parked}
@@ -47,10 +52,10 @@ def park(db: Connection, events: Sequence[Parked]) -> dict[tuple[str, str], byte
     return dict.fromkeys(names) | {(row.source, row.event_id): row.raw for row in found}
 
 
-_PARK: Final = text(
+_PARK: Final = Statement(
     f"""
     insert into parked ({rows.names(_COLUMNS)}, attempts, due_at)
-    select {rows.names(_COLUMNS)}, 1, now() + make_interval(secs => :delay)
+    select {rows.names(_COLUMNS)}, 1, now() + make_interval(secs => %(delay)s)
     from {rows.unnest(tables.parked, _COLUMNS)}
     on conflict (source, event_id) do nothing returning source, event_id
     """  # noqa: S608 - column names of our own tables
@@ -88,7 +93,7 @@ _HASTEN: Final = Statement("update parked set due_at = now() where case_referenc
 
 
 def due(db: Connection, limit: int) -> list[Parked]:
-    """Parked events that are due, longest due first. Not locked: recording one twice is harmless.
+    """Parked events that are due, longest due first. Not locked: `claim` tells later which nobody else took.
 
     An event that was being parked while its case was created missed `hasten`; its first delay is a second.
     """
@@ -96,13 +101,41 @@ def due(db: Connection, limit: int) -> list[Parked]:
         text(
             """
             select source, event_id, key, case_reference, raw, attempts, parked_at,
-                   extract(epoch from now() - parked_at)::float8 as age_s
+                   extract(epoch from now() - parked_at)::float8 as age_s, due_at, arrival as id
             from parked where due_at <= now() order by due_at limit :limit
             """
         ),
         {"limit": limit},
     )
     return [Parked(**row) for row in found.mappings()]
+
+
+def claim(db: Connection, events: Collection[Parked]) -> set[tuple[str, str]]:
+    """Of these parked events, by (source, event_id), those that are as they were read and that nobody else has now.
+
+    They are this transaction's until it ends. Does not block. To be called once the locks of cases and actors are
+    held: who creates a case holds those when it hastens the events parked for it, and would wait for us as we for it.
+    One that was hastened since it was read is not ours, and is due: its case may have come after we looked for it.
+    """
+    found = db.execute(
+        _CLAIM,
+        {
+            **_identities([(event.source, event.event_id) for event in events]),
+            "dues": [event.due_at for event in events],
+        },
+    )
+    return {(row.source, row.event_id) for row in found}
+
+
+_CLAIM: Final = text(
+    """
+    select parked.source, parked.event_id from parked
+    join unnest(cast(:sources as text[]), cast(:ids as text[]), cast(:dues as timestamptz[]))
+         as tried(source, event_id, due_at)
+      on tried.source = parked.source and tried.event_id = parked.event_id and tried.due_at = parked.due_at
+    for update of parked skip locked
+    """
+)
 
 
 def unpark(db: Connection, events: Collection[tuple[str, str]]) -> None:

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, text
 
 from schema import audit
 
-# Who paused, where no person did: the recorders themselves (DESIGN.md, decision 8).
+# Who paused, where no person did: the recorders themselves (docs/design.md "A bad deploy").
 BREAKER: Final = "breaker"
 
 

@@ -23,6 +23,7 @@ from schema import rows, tables
 from schema.connection import make_engine
 from schema.findings import Finding
 from schema.reports.facts import KINDS
+from schema.sessions import session_words
 
 Session: TypeAlias = psycopg.Connection[tuple[Any, ...]]
 
@@ -67,6 +68,8 @@ def open_session(database_url: str) -> Session:
     raw.detach()
     set_json_loads(msgspec.json.decode, session)
     session.autocommit = True
+    # It is this session's alone, and a proof is several transactions: what each says elsewhere is said here once.
+    session.execute(session_words({"jit": "off", "idle_in_transaction_session_timeout": "0"}))
     # Whole tables are read in order: sort in memory where it fits, and plan for all rows, not for the first ones.
     session.execute("set work_mem = '64MB'")
     session.execute("set cursor_tuple_fraction = 1")

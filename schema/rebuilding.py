@@ -22,7 +22,7 @@ from schema.reports.finding import summed_reports
 from schema.reports.outbox import mark_cases
 from schema.reports.tally import fresh_sums
 from schema.store import GATE
-from schema.verifying import COUNTED, ROW
+from schema.verifying import COUNTED, ROW, present_category
 
 PARTS: Final = ("timers", "cases", "reports")
 # Any number that nothing else locks.
@@ -61,7 +61,7 @@ def marked_snapshot(session: Session) -> Iterator[tuple[str, int]]:
     with ExitStack() as stack:
         _alone(session, f"select pg_advisory_lock({GATE})")
         try:
-            query = "select case when is_called then last_value else 0 end from log_id_seq"
+            query = "select case when is_called then last_value else 0 end from log_id_2_seq"
             row = session.execute(query).fetchone()
             assert row is not None
             name = stack.enter_context(snapshot(session))
@@ -114,8 +114,9 @@ def write(session: Session, parts: Collection[str], zone: str) -> dict[str, int]
         session.execute(_INSERT_TIMERS.encode())
         written["log"] = _rows(session, _LINK_LOGS)
     if "cases" in parts:
+        # First what changes in reports: it is told by what cases and logs are now.
+        _post_sums(session, _changed_sums(), {"zone": zone})
         written["case"] = _rows(session, _UPSERT_CASES) + _rows(session, _DELETE_CASES)
-        _post_sums(session, _changed_by_flags(), {"zone": zone})
         written["log"] = written.get("log", 0) + _rows(session, _FLAG_LOGS)
     if "cases" in parts or "reports" in parts:
         written["report_sum"] = _post_sums(session, f"select {_KEY}, {rows.names(SUMS)} from proof_gap")  # noqa: S608
@@ -151,8 +152,8 @@ _ALL_FACTS: Final = " union ".join(
 _KEY: Final = rows.names(("report", *ROW))
 
 
-def _changed_by_flags() -> str:
-    """What the flags laid aside change in the reports of sums, beside those that the log has."""
+def _changed_sums() -> str:
+    """What is laid aside of logs' flags and cases' categories changes in the reports of sums, beside what is stored."""
     flags = ", ".join(f"log.{name}" for name in FLAGS)
     fresh = ", ".join(f"proof_flags.{name}" for name in FLAGS)
     logs = f"""
@@ -160,9 +161,38 @@ def _changed_by_flags() -> str:
         union all select {COUNTED}, {fresh}, 1 from proof_flags join log on log.id = log_id
     """  # noqa: S608 - column names of our own tables
     return " union all ".join(
-        f"select '{report.name}' as report, {rows.names((*ROW, *SUMS))} from ({fresh_sums(report, logs)}) as changed"  # noqa: S608
+        f"select '{report.name}' as report, {rows.names((*ROW, *SUMS))} "  # noqa: S608 - column names of our own tables
+        f"from ({fresh_sums(report, _moved() if report.by_present_category else logs)}) as changed"
         for report in summed_reports()
     )
+
+
+# Where a case's category is laid aside, every log of the case counts elsewhere, whether its flags change or not.
+_MOVED_LOGS: Final = """
+    select log.* from log where log.id in (
+        select log_id from proof_flags
+        union
+        select of_case.id from proof_case left join "case" using (reference)
+        join log as of_case on of_case.case_reference = proof_case.reference
+        where proof_case.category is distinct from "case".category
+    )
+"""
+
+
+def _moved() -> str:
+    """As they are stored, and as they ought to be, each with the category of its case."""
+    stored, cases = present_category(as_kept=False)
+    ought, kept_cases = present_category(as_kept=True)
+    flags = ", ".join(f"log.{name}" for name in FLAGS)
+    fresh = ", ".join(
+        f"case when proof_flags.log_id is null then log.{name} else proof_flags.{name} end as {name}" for name in FLAGS
+    )
+    return f"""
+        select {COUNTED}, {flags}, {stored} as present_category, -1 as sign from ({_MOVED_LOGS}) as log {cases}
+        union all
+        select {COUNTED}, {fresh}, {ought} as present_category, 1 from ({_MOVED_LOGS}) as log {kept_cases}
+        left join proof_flags on proof_flags.log_id = log.id
+    """  # noqa: S608 - column names of our own tables
 
 
 def _post_sums(session: Session, query: str, parameters: dict[str, str] | None = None) -> int:
@@ -172,7 +202,7 @@ def _post_sums(session: Session, query: str, parameters: dict[str, str] | None =
     found = session.execute(
         f"""
         with posted as (
-            insert into report_outbox (deltas, sums, cases)
+            insert into report_outbox (deltas, sums, case_references)
             select count(*), json_agg({element}), '{{}}' from (
                 select row.*, row_number() over () / {POSTED_SUMS} as part from ({query}) as row where {some}
             ) as parts group by part returning deltas

@@ -40,6 +40,11 @@ def take_lead(db: Connection, table: Table) -> bool:
     return bool(db.execute(lock, {"lead": LEAD, "name": _name(table)}).scalar_one())
 
 
+def is_read_only(db: Connection) -> bool:
+    """Whether this session could not delete what is published, as after a failover."""
+    return bool(db.execute(text("select current_setting('transaction_read_only') = 'on'")).scalar_one())
+
+
 def waiting(db: Connection, table: Table, limit: int) -> Sequence[tuple[int, str]]:
     """The first rows to publish, as (id, event), in order."""
     rows = select(table.c.id, table.c.event).where(table.c.refused.is_(None)).order_by(table.c.id).limit(limit)

@@ -206,22 +206,26 @@ def release(db: Connection, export: Export) -> None:
 
 
 def delete(db: Connection, export_id: int, *, who: str, why: str | None) -> Export:
-    """Cancel an export, or delete one that is done; the audit says so in the same transaction.
+    """Cancel an export, or delete one that is over; the audit says so in the same transaction.
 
-    Its file is removed by a tasks worker: see `claim_removals`. Raises `NoExport` where there is nothing to delete.
+    What there is of its file is removed by a tasks worker: see `claim_removals`. One that failed or was cancelled may
+    have left nothing; it is marked all the same, and keeps the reason. Raises `NoExport` where there is none, and for
+    one that is deleted or expired already.
     """
     found = _many(
         db,
         f"""
         update report_export
-        set status = case status when 'done' then 'deleted' else 'cancelled' end, holder = null,
+        set status = case when status in ('queued', 'running') then 'cancelled' else 'deleted' end, holder = null,
             finished_at = coalesce(finished_at, clock_timestamp())
-        where id = :id and status in ('queued', 'running', 'done') returning {_COLUMNS}
+        where id = :id and status not in ('deleted', 'expired') returning {_COLUMNS}
         """,  # noqa: S608 - column names
         id=export_id,
     )
     if not found:
-        raise NoExport(f"export {export_id} has no file to delete: it is {get_export(db, export_id).status}.")
+        raise NoExport(
+            f"export {export_id} is {get_export(db, export_id).status} already: nothing of it is left to delete"
+        )
     action = "export.delete" if found[0].status == "deleted" else "export.cancel"
     audit.record(db, who=who, action=action, why=why, detail=_said(found[0]))
     return found[0]

@@ -41,11 +41,15 @@ class Listed:
 
 
 def unnest(table: Table, columns: Sequence[str]) -> str:
-    """`unnest(...) as new(column, …)` with a bound array `:column` for each of the table's columns; none of JSON.
+    """`unnest(...) as new(column, …)` with an array `%(column)` for each of the table's columns; none of JSON.
 
-    For what carries whole messages: bytes as they are, and more of them than a JSON array may hold.
+    For what carries whole messages: bytes as they are, and more of them than a JSON array may hold. Texts and bytes
+    travel in binary: written as text, each quote in them costs more than all else.
     """
-    arrays = ", ".join(f"cast(:{name} as {_type_name(table, name)}[])" for name in columns)
+    kinds = {name: _type_name(table, name) for name in columns}
+    arrays = ", ".join(
+        f"cast(%({name}){'b' if kind in ('TEXT', 'BYTEA') else 's'} as {kind}[])" for name, kind in kinds.items()
+    )
     return f"unnest({arrays}) as new({names(columns)})"
 
 

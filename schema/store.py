@@ -36,6 +36,7 @@ class _Memory(msgspec.Struct, omit_defaults=True):
     call_started: bool = False
     open_complaints: tuple[str, ...] = ()
     called_back: bool = False
+    callback_code: str | None = None
 
 
 _MEMORY: Final = _Memory.__struct_fields__
@@ -59,8 +60,22 @@ def clock_and_ids(db: Connection, count: int) -> tuple[datetime, list[int]]:
 _CLOCK_AND_IDS: Final = Statement(
     """
     with gate as materialized (select pg_advisory_xact_lock_shared(%(gate)s))
-    select now(), array(select nextval('log_id_seq') from generate_series(1, %(count)s)) from gate
+    select now(), array(select nextval('log_id_2_seq') from generate_series(1, %(count)s)) from gate
     """
+)
+
+
+def close_gate(db: Connection) -> None:
+    """Nobody else records until the transaction ends: to be called before all else in it.
+
+    Blocks for two seconds at most, during which nobody begins a batch; then it raises, as a lock that is not to be had.
+    """
+    _CLOSE_GATE.run(db, gate=GATE)
+
+
+_CLOSE_GATE: Final = Statement(
+    "with waits as materialized (select set_config('lock_timeout', '2s', true)) "
+    "select pg_advisory_xact_lock(%(gate)s) from waits"
 )
 
 

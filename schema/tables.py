@@ -32,7 +32,7 @@ from sqlalchemy import (
     func,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import JSONB, UUID
 
 metadata: Final = MetaData(
     naming_convention={
@@ -42,13 +42,15 @@ metadata: Final = MetaData(
     }
 )
 
-# Order is by code points, as Python compares strings (RULES.md "Order"), whatever the database's locale.
+# Order is by code points, as Python compares strings (docs/rules.md "Order"), whatever the database's locale.
 Ordered: Final = Text(collation="C")
 Moment: Final = DateTime(timezone=True)
 # Per cent of a page that new rows fill. In the room that is left, updated rows keep their indexes' entries. A case is
 # updated as often as it is new: with 70 its updates went to another page one time in six, and then to every index.
 CASE_FILLFACTOR: Final = 50
 SUM_FILLFACTOR: Final = 70
+# A few rows that each batch updates.
+COUNT_FILLFACTOR: Final = 10
 
 
 # What `schema/search.py` compares, on both sides: lower case, without dashes of any kind and without blanks.
@@ -75,12 +77,14 @@ def _now(name: str, comment: str) -> Column[Any]:
     return Column(name, Moment, nullable=False, server_default=func.now(), comment=comment)
 
 
-log_id: Final = Sequence("log_id_seq", metadata=metadata)
+# Its name has the version of the rules: who knows other rules does not find it, and records nothing
+# (docs/decisions/0107).
+log_id: Final = Sequence("log_id_2_seq", metadata=metadata)
 
 log: Final = Table(
     "log",
     metadata,
-    Column("id", BigInteger, primary_key=True, autoincrement=False, comment="Given by log_id_seq before the fold"),
+    Column("id", BigInteger, primary_key=True, autoincrement=False, comment="Given by log_id_2_seq before the fold"),
     Column("source", Ordered, nullable=False, comment="CloudEvents source: the upstream app"),
     Column("event_id", Ordered, nullable=False, comment="CloudEvents id, unique within the source"),
     Column("key", Text, nullable=False, comment="Event key in the registry (CloudEvents type)"),
@@ -177,7 +181,7 @@ dead_letter: Final = Table(
     "dead_letter",
     metadata,
     Column("id", BigInteger, Identity(), primary_key=True),
-    Column("reason", Text, nullable=False, comment="One of the reasons of DESIGN.md, such as unknown_code"),
+    Column("reason", Text, nullable=False, comment="One of the reasons in docs/dead-letters.md"),
     Column("message", Text, nullable=False, comment="What is wrong and how to mend it; no case data"),
     Column("source", Text, comment="CloudEvents source, where it could be read"),
     Column("event_id", Text, comment="CloudEvents id, where it could be read"),
@@ -216,6 +220,28 @@ parked: Final = Table(
     comment="Events that wait for their case to be created",
 )
 
+suspect: Final = Table(
+    "suspect",
+    metadata,
+    Column("source", Ordered, primary_key=True, comment="CloudEvents source"),
+    Column("event_id", Ordered, primary_key=True, comment="CloudEvents id"),
+    Column("too_long", Integer, nullable=False, comment="How often its rules took too long"),
+    Column("endings", Integer, nullable=False, comment="How often a worker's process ended within its rules"),
+    Column("why", Text, nullable=False, comment="What happened the last time; no case data"),
+    _now("struck_at", "The database's clock the last time"),
+    comment="Events whose rules took too long or ended their process; in the end they are dead letters",
+)
+
+recorded: Final = Table(
+    "recorded",
+    metadata,
+    Column("run", Ordered, primary_key=True, comment="A process that records, or a part of its life"),
+    Column("events", BigInteger, nullable=False, comment="Events that it has recorded, parked or made dead letters"),
+    _now("changed_at", "The database's clock at its newest batch"),
+    comment="How many events were stored, by whom: compared with what Redis remembers of it (continuity)",
+    postgresql_with={"fillfactor": COUNT_FILLFACTOR},
+)
+
 report_outbox: Final = Table(
     "report_outbox",
     metadata,
@@ -224,7 +250,7 @@ report_outbox: Final = Table(
     Column(
         "sums", JSON, nullable=False, comment="Rows of report_sum in the order of its columns; sums are to be added"
     ),
-    Column("cases", ARRAY(Text), nullable=False, comment="Cases whose facts are to be computed anew"),
+    Column("case_references", ARRAY(Text), nullable=False, comment="Cases whose facts are to be computed anew"),
     _now("created_at", "The database's clock, for the lag"),
     comment="What batches do to the reports and the aggregator has not added up yet: one row a batch",
 )
@@ -238,7 +264,11 @@ report_sum: Final = Table(
     ),
     Column("key", Ordered, comment="Event key; this and the other dimensions are null where the report has them not"),
     Column("code", Ordered, comment="Code"),
-    Column("category", Ordered, comment="The case's category as folded at the log"),
+    Column(
+        "category",
+        Ordered,
+        comment="The case's category as folded at the log; its present one in reports that say so",
+    ),
     Column("provider", Ordered, comment="The case's provider as folded at the log"),
     Column("organisation", Ordered, comment="The case's organisation as folded at the log"),
     Column("source", Ordered, comment="The case's source as folded at the log"),
@@ -268,7 +298,7 @@ report_sum: Final = Table(
             ("report_sum_month_idx", "date_trunc('month', day::timestamp)::date"),
         )
     ),
-    comment="The reports that are sums (RULES.md §7), fed by the aggregator; a row may have come to nothing",
+    comment="The reports that are sums (docs/rules.md §7), fed by the aggregator; a row may have come to nothing",
     postgresql_with={"fillfactor": SUM_FILLFACTOR},
 )
 
@@ -284,17 +314,22 @@ callback: Final = Table(
     Column("source", Ordered, comment="The case's source at that log"),
     Column("organisation", Ordered, comment="The case's organisation at that log"),
     Column("first_contact_at", Moment, comment="Of a CB1: first later log by an operator that counts as contact"),
-    Column("next_outcome", Ordered, comment="Of a CB1: code of the case's next outcome"),
+    Column("next_outcome", Ordered, comment="Of a CB1: code of the first contact"),
     Column("call_started_at", Moment, comment="Of a CB1: first later CALL_STARTED"),
     Column("resolved_at", Moment, comment="Of a CB1: first later log with a code that settles it"),
-    Column("sla_15", Moment, comment="Of a CB1: 15 working minutes after callback_at, unless the event said otherwise"),
+    Column(
+        "sla_15",
+        Moment,
+        comment="Of a CB1: 15 working minutes after callback_at, by SMS and voicemail after the case's creation, "
+        "unless the event said otherwise",
+    ),
     Column("sla_30", Moment, comment="Likewise: 30 working minutes"),
     Column("sla_120", Moment, comment="Likewise: 120 working minutes"),
     Column("sla_480", Moment, comment="Likewise: 480 working minutes"),
     Column("sla_72h", Moment, comment="Likewise: 4,320 working minutes"),
     Index(None, "case_reference"),
     Index(None, "callback_at"),
-    comment="Callbacks of cases (RULES.md §7), computed from each case's log by the aggregator",
+    comment="Callbacks of cases (docs/rules.md §7), computed from each case's log by the aggregator",
 )
 
 complaint: Final = Table(
@@ -305,7 +340,12 @@ complaint: Final = Table(
     Column("complaint", Ordered, comment="Its name; null: the case's one unnamed complaint"),
     Column("created_at", Moment, nullable=False, comment="When it was created"),
     Column("holding_letter_due_at", Moment, nullable=False, comment="1 working day later"),
-    Column("full_response_due_at", Moment, nullable=False, comment="15 working days after its creation"),
+    Column(
+        "closing_due_at",
+        Moment,
+        nullable=False,
+        comment="When it is to be closed: 15 working days after its creation",
+    ),
     Column("owner", Ordered, comment="Who looks after it, as last set"),
     Column("holding_letter_at", Moment, comment="When the first holding letter was sent"),
     Column("full_response_at", Moment, comment="When the first full response was sent"),
@@ -313,7 +353,7 @@ complaint: Final = Table(
     Column("voided", Boolean, nullable=False, comment="It was voided"),
     Index(None, "case_reference"),
     Index(None, "created_at"),
-    comment="Complaints (RULES.md §7), computed from each case's log by the aggregator",
+    comment="Complaints (docs/rules.md §7), computed from each case's log by the aggregator",
 )
 
 assignment: Final = Table(
@@ -321,15 +361,22 @@ assignment: Final = Table(
     metadata,
     Column("log_id", BigInteger, primary_key=True, autoincrement=False, comment="The log that assigned the case"),
     Column("case_reference", Ordered, nullable=False, comment="The case"),
+    Column("code", Ordered, comment="REFSP, MANALC, MANREF or SPOR; null where a version before 0013 wrote it"),
+    Column("category", Ordered, comment="The case's category at that log"),
     Column("provider", Ordered, comment="The provider that was given the case"),
     Column("assigned_at", Moment, nullable=False, comment="When"),
+    Column(
+        "out_of_hours",
+        Boolean,
+        comment="Operators were not at work then; null where a version before 0013 wrote it",
+    ),
     Column("viewed_at", Moment, comment="First viewed by the provider"),
     Column("accepted_at", Moment, comment="Accepted by the provider"),
     Column("rejected_at", Moment, comment="Rejected by the provider"),
     Column("closed_at", Moment, comment="Closed by the provider"),
     Index(None, "case_reference"),
     Index(None, "assigned_at"),
-    comment="Cases' stays with providers (RULES.md §7), computed from each case's log by the aggregator",
+    comment="Cases' stays with providers (docs/rules.md §7), computed from each case's log by the aggregator",
 )
 
 code_definition: Final = Table(
@@ -348,6 +395,13 @@ code_definition: Final = Table(
     Column("starts_timer", Boolean, nullable=False, comment="It starts the actor's timer"),
     Column("cancels_timer", Boolean, nullable=False, comment="It cancels the actor's timer"),
     Column(
+        "distinguished_by",
+        JSONB,
+        nullable=False,
+        server_default=text("'[]'"),
+        comment="Context members that tell two of its outcomes on one day apart",
+    ),
+    Column(
         "set_requires_action_by",
         JSONB(none_as_null=True),
         comment='{"set": value or null} or {"rule": name}; null: left alone',
@@ -365,8 +419,11 @@ audit: Final = Table(
     Column("action", Text, nullable=False, comment="What was done, such as dead.discard"),
     Column("why", Text, comment="The reason that was given, if any"),
     Column("detail", JSONB, nullable=False, comment="Filters, ids, how many, outcome; no event's contents"),
+    Column("read_id", UUID, comment="Of a read alone: tells it from any other"),
     Index(None, "at"),
-    comment="What people did by hand: one row an action, never changed",
+    Index(None, "read_id", unique=True),
+    Index(None, "detail", postgresql_using="gin", postgresql_ops={"detail": "jsonb_path_ops"}),
+    comment="What people did by hand: one row an action, never changed; and who read what of cases, kept for so long",
 )
 
 pause: Final = Table(
@@ -404,4 +461,13 @@ report_export: Final = Table(
     # Only the few that somebody still has work with are looked for, every second.
     Index("report_export_left_idx", "id", postgresql_where=text("removed_at is null")),
     comment="Reports exported in the background: one row an export, never deleted, what a lost message cannot lose",
+)
+
+outdated: Final = Table(
+    "outdated",
+    metadata,
+    Column("part", Text, primary_key=True, comment="timers, cases or reports"),
+    Column("why", Text, nullable=False, comment="What has changed, in words"),
+    _now("since", "When it was migrated"),
+    comment="What rules that are no longer in force made, until `caselog rebuild` has written it anew",
 )

@@ -162,7 +162,7 @@ def stray_flags(session: Session) -> Iterator[Row]:
 
 def pending_cases(session: Session) -> set[str]:
     """The cases whose facts are about to be computed anew, in the same snapshot."""
-    found = session.execute("select distinct unnest(cases) from report_outbox")
+    found = session.execute("select distinct unnest(case_references) from report_outbox")
     return {row[0] for row in found}
 
 
@@ -209,6 +209,9 @@ def _gaps(session: Session, report: Report, *, as_kept: bool = False) -> str:
             for name in FLAGS
         )
         source = "log left join proof_flags on proof_flags.log_id = log.id"
+    if report.by_present_category:
+        category, cases = present_category(as_kept=as_kept and kept(session, "proof_case"))
+        flags, source = f"{flags}, {category} as present_category", f"{source} {cases}"
     fresh = fresh_sums(report, f"select {COUNTED}, {flags}, 1 as sign from {source}")  # noqa: S608 - our own columns
     names = rows.names(ROW)
     stored = ", ".join(f"{name} as stored_{name}" for name in SUMS)
@@ -231,6 +234,15 @@ def _gaps(session: Session, report: Report, *, as_kept: bool = False) -> str:
         ) as counted group by {names}
         having {" or ".join(f"sum(stored_{n}) <> sum(fresh_{n})" for n in SUMS)} order by {names}
     """  # noqa: S608 - our own columns
+
+
+def present_category(*, as_kept: bool) -> tuple[str, str]:
+    """The category of a log's case in SQL, and what to join for it. `as_kept`: the one that it ought to have."""
+    cases = 'left join "case" on "case".reference = log.case_reference'
+    if not as_kept:
+        return '"case".category', cases
+    category = 'case when proof_case.reference is null then "case".category else proof_case.category end'
+    return category, f"{cases} left join proof_case on proof_case.reference = log.case_reference"
 
 
 def entries(session: Session, ids: list[int]) -> dict[int, Row]:

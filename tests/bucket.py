@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import fsspec
 from fsspec.spec import AbstractBufferedFile
+from patience import DEADLINE_S
 
 
 class Bucket(fsspec.AbstractFileSystem):  # type: ignore[misc]  # fsspec has no types
@@ -53,7 +54,7 @@ class _Upload(AbstractBufferedFile):  # type: ignore[misc]  # likewise
     def write(self, data: bytes) -> int:
         if not Bucket.is_open.is_set():
             Bucket.is_waited_for.set()
-            assert Bucket.is_open.wait(60)
+            assert Bucket.is_open.wait(DEADLINE_S)
         written: int = super().write(data)
         Bucket.written += written
         if not self.is_begun:

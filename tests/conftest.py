@@ -6,43 +6,79 @@ Each run of pytest starts its own, in directories of its own: two runs side by s
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import shutil
 import signal
 import socket
 import subprocess
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import amqp
 import proof
 import psycopg
 import pytest
+from hypothesis import HealthCheck, settings
 from kombu.utils.url import parse_url
+from patience import DEADLINE_S
+from pgbouncer import PROGRAM, PgBouncer
 from pipeline import Pipeline
 from redis import Redis
 from sqlalchemy import text
 
+from events import broker
 from events.registry import autodiscover
 from schema.connection import make_engine
 from schema.findings import Difference
 from workers.embedded import EmbeddedServers, EmbeddedUrls, uninstall
+from workers.remembering import THREAD as MEMORY_THREAD
 from workers.services import redis_py_url
 
 TEMPLATE = "caselog_template"
 RABBITMQ = ("127.0.0.1", 5672)
 # What earlier tests may have left in the virtual host, whatever the topology is called where it is defined.
-AMQP_QUEUES = ("caselog.events", "caselog.ping")
-AMQP_EXCHANGES = ("caselog.events",)
+AMQP_QUEUES = (
+    "caselog.events",
+    "caselog.events.removed",
+    "caselog.events.held",
+    "caselog.events.moving",
+    "caselog.ping",
+)
+AMQP_EXCHANGES = ("caselog.events", "caselog.events.held", "caselog.pings")
 _databases = itertools.count(1)
 _redis_numbers = itertools.cycle(range(1, 16))
 
 
-def pytest_configure() -> None:
+# How quick this machine is, or how busy, says nothing about the code.
+settings.register_profile("caselog", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("caselog")
+
+
+class FailuresAsTheyCome:
+    """Names each failure when it happens: a run takes minutes, and its end says why."""
+
+    def __init__(self, terminal: pytest.TerminalReporter) -> None:
+        self._terminal = terminal
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.failed:
+            self._terminal.ensure_newline()
+            self._terminal.write_line(f"{'FAILED' if report.when == 'call' else 'ERROR'} {report.nodeid}", red=True)
+
+
+@pytest.hookimpl(trylast=True)  # once the terminal's reporter is there
+def pytest_configure(config: pytest.Config) -> None:
     """SIGTERM ends a run as Ctrl-C does: fixtures are torn down, no server or directory stays."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    terminal = config.pluginmanager.get_plugin("terminalreporter")
+    if terminal is not None and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(FailuresAsTheyCome(terminal))
 
 
 @pytest.fixture(scope="session")
@@ -109,6 +145,13 @@ def _unlike_its_log(url: str) -> list[Difference]:
     return proof.what_differs(url)
 
 
+@pytest.fixture(autouse=True)
+def _memories_end_with_their_test() -> Iterator[None]:
+    """One that goes on would tell the Redis database of a later test which server it met, as if that were emptied."""
+    yield
+    assert [thread for thread in threading.enumerate() if thread.name == MEMORY_THREAD] == [], "close the Recording"
+
+
 @pytest.fixture
 def empty_database_url(servers: EmbeddedUrls, make_database: Callable[[str], str]) -> Iterator[str]:
     """A fresh database of this test's own, without any table."""
@@ -157,6 +200,46 @@ def amqp_url(amqp_virtual_host: str) -> Iterator[str]:
     _forget_topology(amqp_virtual_host)
 
 
+@pytest.fixture
+def make_pooler(database_url: str) -> Iterator[Callable[..., PgBouncer]]:
+    """A function that starts a PgBouncer in front of this test's database; all are ended at the test's end."""
+    if PROGRAM is None:
+        _do_without("there is no pgbouncer", "install it: apt install pgbouncer")
+    with ExitStack() as stack:
+        yield lambda **how: stack.enter_context(PgBouncer(**{"database_url": database_url, **how}))
+
+
+@pytest.fixture
+def former_queue(amqp_url: str) -> None:
+    """The queue of events as earlier versions declared it: RabbitMQ refuses to change it to what it is now."""
+    with broker.connect(amqp_url) as connection, broker.open_channel(connection) as channel:
+        broker.EVENTS_EXCHANGE(channel).declare()
+        arguments = broker.FORMER_ARGUMENTS
+        channel.queue_declare("caselog.events", durable=True, auto_delete=False, arguments=arguments)
+        channel.queue_bind("caselog.events", "caselog.events", "event.#")
+
+
+@pytest.fixture
+def set_policy(amqp_url: str) -> Iterator[Callable[[str, dict[str, Any]], None]]:
+    """Sets a policy (a pattern of queues' names, and what it says) on the tests' virtual host, for one test.
+
+    Set before a queue is declared, it is in force from that queue's first message.
+    """
+    if shutil.which("rabbitmqctl") is None:
+        _do_without("there is no rabbitmqctl to set a policy with")
+    vhost = parse_url(amqp_url)["virtual_host"] or "/"
+    names: list[str] = []
+
+    def set_one(pattern: str, definition: dict[str, Any]) -> None:
+        names.append(f"test-{len(names)}")
+        policy = (names[-1], pattern, json.dumps(definition))
+        assert _rabbitmqctl("set_policy", "--vhost", vhost, "--apply-to", "queues", *policy) == 0
+
+    yield set_one
+    for name in names:
+        _rabbitmqctl("clear_policy", "--vhost", vhost, name)
+
+
 @pytest.fixture(params=["redis", "rabbitmq"])
 def broker_url(request: pytest.FixtureRequest) -> str:
     """Each broker in turn: a test that takes this states a law that both keep."""
@@ -181,8 +264,8 @@ def redis_pipeline(tmp_path: Path, database_url: str, redis_url: str) -> Iterato
     one.close()
 
 
-def _do_without(reason: str) -> None:
-    hint = f"{reason}; start one, or set CASELOG_TEST_AMQP_URL"
+def _do_without(reason: str, remedy: str = "start one, or set CASELOG_TEST_AMQP_URL") -> None:
+    hint = f"{reason}; {remedy}"
     if os.environ.get("CASELOG_REQUIRE_SERVICES") == "1":
         pytest.fail(f"CASELOG_REQUIRE_SERVICES=1, but {hint}")
     pytest.skip(hint)
@@ -190,7 +273,7 @@ def _do_without(reason: str) -> None:
 
 def _rabbitmqctl(*arguments: str) -> int:
     return subprocess.run(
-        ["rabbitmqctl", "--quiet", *arguments], capture_output=True, timeout=60, check=False
+        ["rabbitmqctl", "--quiet", *arguments], capture_output=True, timeout=DEADLINE_S, check=False
     ).returncode
 
 

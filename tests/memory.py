@@ -20,7 +20,7 @@ from events.message import Event, parse_event
 from events.refold import Past, Window, ahead_of_creation, earliest, late_for_actors, late_for_cases, refold
 from events.registry import EventRegistry, autodiscover, event_registry
 from events.resolve import Rules, Screened, screen
-from events.state import CaseState, Log, TimerState
+from events.state import MEMORY, CaseState, Log, TimerState
 
 LONDON: Final = ZoneInfo("Europe/London")
 NO_EARLIEST: Final = datetime(1, 1, 1, tzinfo=UTC)
@@ -63,9 +63,8 @@ class MemoryWorld:
     def outcome(self) -> Outcome:
         """What stands, in the words of the reference."""
         logs = [msgspec.structs.asdict(log) | {"case_reference": log.case} for log in self.logs.values()]
-        left_out = ("last_log", "last_outcome", "viewed_timers", "call_started", "open_complaints", "called_back")
         cases = [
-            {k: v for k, v in msgspec.structs.asdict(case).items() if k not in left_out} | {"state": case.state}
+            {k: v for k, v in msgspec.structs.asdict(case).items() if k not in MEMORY} | {"state": case.state}
             for case in self.cases.values()
         ]
         report = Counter(

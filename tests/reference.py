@@ -1,4 +1,4 @@
-"""A second, slow and simple reading of RULES.md §1 to §5: the whole set of events in, what must stand out.
+"""A second, slow and simple reading of docs/rules.md §1 to §5: the whole set of events in, what must stand out.
 
 Written from the rules and the catalogue's facts alone, on plain dicts; it imports nothing of caselog, so it shares no
 mistake with it. It folds all events at once, in their order, and so needs no notion of batches or of late events.
@@ -12,13 +12,18 @@ Where the rules leave room, it takes them so:
 * "Earlier in the order" (§3.2) is the case's order, with the creation first.
 * The dimensions of a log are the case's after it: an assignment counts for the new provider, a conflict of interest
   for none. They stand on suppressed logs too, which change nothing.
-* A code that `get_log_code` chose is not held against `selectable_by`: nobody selected it (§1.2 is of a given code).
+* A code that is left to the class is held against `selectable_by` when it is known: after the case is found, whatever
+  the key, and after what the key's rule refuses.
 * The rules of `call_me_back` and `stop_call_me_back` refuse only where they are asked, not where the code is given.
-* `DIAGNOSIS_…` means the codes that begin so: INCOMPLETE_DIAGNOSIS_DELETED leaves `scope_state` alone.
+* A callback without a code at the moment that the case awaits takes the code of the case's latest unsuppressed
+  callback, whether or not it says `priority_callback`, and at whatever attempt the case is.
 * What every code of a key needs in its context (a provider, a time for the callback) is asked of the event itself,
   whether its code is given or not.
 * Context values that are null count as not given, but for the `requires_action_by` of a split case: null is a value
-  of it. Where it is not given, it is `operator` as for any new case.
+  of it, because the case that was split may have it. Where it is not given, it is `operator` as for any new case.
+* COI and MIS write no provider time, they empty them: their `requires_action_by` is set also without a provider.
+* A first view counts against §3.1. It does not count against §3.2, which looks at no column.
+* To alternative help, the categories are their names as written here, in lower case.
 * Two copies of an event, with the same (source, id), must be equal; one of them is read.
 """
 
@@ -40,7 +45,8 @@ _TABLE = """
 accept_case       outcome 29 anyone              -     2_provider        | SPOP
 alternative_help  outcome 29 operator,specialist stops none_if_operator  | COSPF EDFF IRKB SPFM SPFN
 assign_to_provider outcome 29 anyone             stops 1_provider_review | MANALC MANREF REFSP SPOR
-call_me_back      outcome 29 operator            stops operator          | CB1 CB2 CB3 PCB
+call_me_back      outcome 29 operator,web        stops operator          | CB1
+call_me_back      outcome 29 operator            stops operator          | CB2 CB3 PCB
 case              event   29 operator            -     same              | CALL_STARTED
 case              system  29 anyone              -     same              | CASE_CREATED
 case              system  11 anyone              -     same | CASE_ORGANISATION_SET CASE_VIEWED COMPLAINT_FLAG_TOGGLED
@@ -98,6 +104,11 @@ FACTS = _facts()
 KEYS = {key: [code for k, code in FACTS if k == key] for key, _ in FACTS}
 CALLBACKS = ("CB1", "CB2", "CB3", "PCB")
 ASSIGNMENTS = ("REFSP", "MANALC", "MANREF", "SPOR")
+WRITE_PROVIDER_TIMES = ("SPOP", "MIS-OOS", "MIS-MEANS", "MERI", "CLOT", "CLSP", "DREFER", "REOPEN")
+"""And `reject_case`/DUPL."""
+PROVIDER_TIMES = ("provider_assigned_at", "provider_viewed", "provider_accepted", "provider_closed")
+NEVER_TOLD_APART = ("callback_attempt", "outcome_code_id", "level", "billable_time")
+"""What of a case a repetition may change."""
 SOURCES = ("PHONE", "VOICEMAIL", "SMS", "WEB")
 BY_STATUS = {
     "case": {
@@ -173,6 +184,16 @@ class _Happened:
         return self.fact.type == "outcome" and self.fact.level >= 29
 
     @property
+    def writes_provider_times(self) -> bool:
+        return self.code in WRITE_PROVIDER_TIMES or (self.key, self.code) == ("reject_case", "DUPL")
+
+    @property
+    def may_be_by_its_role(self) -> bool:
+        """What an operator may, an operator manager may."""
+        role = "operator" if self.role == "operator_manager" else self.role
+        return not self.fact.selectable_by or role in self.fact.selectable_by
+
+    @property
     def creates(self) -> bool:
         """Known without the case: the code is given, or the status says it."""
         return self.key == "case" and (
@@ -203,11 +224,13 @@ def fold_all(
     outcome.waiting = {one.identity for one in accepted if one.case is not None and one.case not in created}
     accepted = [one for one in accepted if one.identity not in outcome.waiting]
 
-    # Codes first: they depend on the case, and through suppression on notes and days, but on no timer.
+    # Codes first: they depend on the case, and through suppression on notes and days, but on no timer. What §3.2
+    # suppresses by a timer are views of level 11: they write `provider_viewed` alone, by which a later assignment is a
+    # repetition or not; and the callback that it would reset, the assignment that it repeats has reset before.
     by_case: dict[str, list[_Happened]] = {}
     for one in accepted:
         if one.case is None:
-            _resolve(one, None)
+            _resolve(one, None, None)
         else:
             by_case.setdefault(one.case, []).append(one)
     for reference, its_events in by_case.items():
@@ -238,7 +261,7 @@ def _refuse_for_itself(one: _Happened, latest: datetime | None) -> None:
     if one.given is not None:
         if one.given not in KEYS[one.key]:
             raise Refused("unknown_code")
-        if one.fact.selectable_by and one.role not in one.fact.selectable_by:
+        if not one.may_be_by_its_role:
             raise Refused("role_not_allowed")
     _check_context(one)
 
@@ -261,36 +284,47 @@ def _moment(value: Any) -> datetime | None:
     return moment if moment.tzinfo is not None else None
 
 
-def _resolve(one: _Happened, case: dict[str, Any] | None) -> None:  # noqa: C901 - the table of §1.3, row by row
-    if one.given is not None:
-        return
-    params, key = one.params, one.key
-    attempts = 0 if case is None else case["callback_attempt"]
+def _resolve(one: _Happened, case: dict[str, Any] | None, awaited: str | None) -> None:
+    """Choose the code where it is not given. `awaited`: the code of the callback that the case awaits."""
+    if one.given is None:
+        one.code = _chosen(one.key, one.params, one.context, case or {}, awaited)
+        if not one.may_be_by_its_role:
+            raise Refused("role_not_allowed")
+
+
+def _chosen(  # noqa: C901, PLR0911, PLR0912 - the table of §1.3, row by row
+    key: str, params: dict[str, Any], context: dict[str, Any], case: dict[str, Any], awaited: str | None
+) -> str:
     if key in BY_STATUS and params.get("status") in BY_STATUS[key]:
-        one.code = BY_STATUS[key][params["status"]]
-    elif key == "assign_to_provider":
-        chosen = [code for flag, code in _ASSIGNED_BY.items() if params.get(flag)]
-        one.code = chosen[0] if chosen else "REFSP"
-    elif key == "call_me_back":
-        if not params.get("priority_callback") and attempts >= 3:
+        return BY_STATUS[key][params["status"]]
+    if key == "assign_to_provider":
+        return next((code for flag, code in _ASSIGNED_BY.items() if params.get(flag)), "REFSP")
+    if key == "call_me_back":
+        if awaited is not None and _moment(context["requires_action_at"]) == case["requires_action_at"]:
+            return awaited
+        if params.get("priority_callback"):
+            return "PCB"
+        if case["callback_attempt"] >= 3:
             raise Refused("rejected")
-        one.code = "PCB" if params.get("priority_callback") else f"CB{attempts + 1}"
-    elif key == "stop_call_me_back":
-        if attempts == 0 or not (params.get("cancel") or params.get("complete")):
+        return f"CB{case['callback_attempt'] + 1}"
+    if key == "stop_call_me_back":
+        if case["callback_attempt"] == 0 or not (params.get("cancel") or params.get("complete")):
             raise Refused("rejected")
-        one.code = "CBC" if params.get("cancel") else "CALLBACK_COMPLETE"
-    elif key == "reject_case" and params.get("is_conflict"):
-        one.code = "COI"
-    elif key == "close_case":
-        one.code = "DREFER" if params.get("is_debt_referral") else "CLSP"
-    elif key == "split_case":
-        one.code = "REF-INT" if params.get("internal") else "REF-EXT"
-    elif len(KEYS[key]) == 1:
-        one.code = KEYS[key][0]
-    else:
-        raise Refused("code_not_resolved")
+        return "CBC" if params.get("cancel") else "CALLBACK_COMPLETE"
+    if key == "reject_case" and params.get("is_conflict"):
+        return "COI"
+    if key == "close_case":
+        return "DREFER" if params.get("is_debt_referral") else "CLSP"
+    if key == "split_case":
+        return "REF-INT" if params.get("internal") else "REF-EXT"
+    if key == "alternative_help":
+        return _HELPED_BY.get(case["category"], "COSPF")
+    if len(KEYS[key]) == 1:
+        return KEYS[key][0]
+    raise Refused("code_not_resolved")
 
 
+_HELPED_BY = {"family": "SPFN", "housing": "SPFN", "debt": "SPFM", "education": "SPFM", "discrimination": "SPFM"}
 _ASSIGNED_BY = {"is_spor": "SPOR", "is_manual_ref": "MANREF", "is_manual": "MANALC"}
 
 
@@ -366,12 +400,13 @@ def _fold_case(
     kept: list[_Happened] = []
     complaints: set[str] = set()
     for one in [creation, *rest]:
+        callbacks = [k.code for k in kept if k.code in CALLBACKS]
         try:
-            _resolve(one, case)
+            _resolve(one, case, callbacks[-1] if case["requires_action_at"] is not None else None)
         except Refused as reason:
             outcome.refused[one.identity] = str(reason)
             continue
-        suppressed = one is not creation and _is_suppressed(one, kept, carried, settings.zone)
+        suppressed = one is not creation and _is_suppressed(one, case, kept, carried, settings.zone)
         if not suppressed:
             kept.append(one)
             if one is not creation:
@@ -428,20 +463,22 @@ def _new_case(reference: str, creation: _Happened, search_context: tuple[str, ..
     return case
 
 
-def _is_suppressed(one: _Happened, kept: list[_Happened], carried: Mapping[Identity, Identity], zone: ZoneInfo) -> bool:
+def _is_suppressed(
+    one: _Happened,
+    case: dict[str, Any],
+    kept: list[_Happened],
+    carried: Mapping[Identity, Identity],
+    zone: ZoneInfo,
+) -> bool:
     if one.code == "CASE_CREATED":
         return True
     if one.is_high_outcome:
-        day = one.time.astimezone(zone).date()
-        same_day = [k for k in kept if k.is_high_outcome and k.time.astimezone(zone).date() == day]
-        if same_day:
-            last = same_day[-1]
-            return (last.key, last.code, last.notes) == (one.key, one.code, one.notes)
+        last = next((k for k in reversed(kept) if k.is_high_outcome), None)
+        return last is not None and _says(last, zone) == _says(one, zone) and _changes_nothing(one, case)
     if (one.key, one.code) == ("case", "CASE_VIEWED"):
         timer = carried.get(one.identity)
         return timer is not None and any(
-            k.key == "case" and k.code in ("CASE_CREATED", "CASE_VIEWED") and carried.get(k.identity) == timer
-            for k in kept
+            (k.key, k.code) in _VIEWS_OF_A_TIMER and carried.get(k.identity) == timer for k in kept
         )
     if one.code == "CALL_STARTED":
         latest_callback = max((i for i, k in enumerate(kept) if k.code in CALLBACKS), default=-1)
@@ -449,11 +486,35 @@ def _is_suppressed(one: _Happened, kept: list[_Happened], carried: Mapping[Ident
     return False
 
 
-def _apply(one: _Happened, case: dict[str, Any], complaints: set[str]) -> None:  # noqa: C901, PLR0912 - the table of §5, row by row
-    key, code, context = one.key, one.code, one.context
+_VIEWS_OF_A_TIMER = (("case", "CASE_CREATED"), ("case", "CASE_VIEWED"), ("open_case", "CASE_VIEWED"))
+
+
+def _says(one: _Happened, zone: ZoneInfo) -> tuple[Any, ...]:
+    return (one.key, one.code, one.notes, one.time.astimezone(zone).date())
+
+
+def _changes_nothing(one: _Happened, case: dict[str, Any]) -> bool:
+    """Whether an outcome would leave the case as it is, of a provider time only whether there is one."""
+    after = dict(case)
+    _apply(one, after, set())  # an outcome opens and closes no complaint
+    return _looks(after) == _looks(case)
+
+
+def _looks(case: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: value is None if name in PROVIDER_TIMES else value
+        for name, value in case.items()
+        if name not in NEVER_TOLD_APART
+    }
+
+
+def _apply(one: _Happened, case: dict[str, Any], complaints: set[str]) -> None:  # noqa: C901, PLR0912, PLR0915 - the table of §5
+    code, context = one.code, one.context
     owned_by_operator = case["requires_action_by"] in ("operator", "operator_manager")
     if one.is_high_outcome:
         case |= {"outcome_code": code, "outcome_code_id": one.identity, "level": one.fact.level}
+    if one.writes_provider_times and case["provider"] is None:
+        return
     if one.fact.requires_action == "nobody" or (one.fact.requires_action == "none_if_operator" and owned_by_operator):
         case["requires_action_by"] = None
     elif one.fact.requires_action not in ("same", "none_if_operator"):
@@ -472,13 +533,13 @@ def _apply(one: _Happened, case: dict[str, Any], complaints: set[str]) -> None: 
         if case["provider_accepted"] is None:
             case["provider_accepted"] = one.time
         case["provider_closed"] = None
-    elif code in ("MIS-OOS", "MIS-MEANS", "MERI", "CLOT", "CLSP", "DREFER") or (key, code) == ("reject_case", "DUPL"):
+    elif code == "REOPEN":
+        case["provider_closed"] = None
+    elif one.writes_provider_times:
         case["provider_closed"] = one.time
     elif code in ("COI", "MIS"):
         case |= {"provider": None, "provider_assigned_at": None}
         case |= {"provider_viewed": None, "provider_accepted": None, "provider_closed": None}
-    elif code == "REOPEN":
-        case["provider_closed"] = None
     elif code in CALLBACKS:
         case["requires_action_at"] = _moment(context["requires_action_at"])
         case["callback_attempt"] += 1
@@ -490,11 +551,13 @@ def _apply(one: _Happened, case: dict[str, Any], complaints: set[str]) -> None: 
         case["organisation"] = context["organisation"]
     elif code.startswith("MT_") and context.get("state") is not None:
         case["eligibility_state"] = context["state"]
-    elif code.startswith("DIAGNOSIS_") and context.get("state") is not None:
-        case["scope_state"] = context["state"]
+    elif code == "DIAGNOSIS_CREATED":
+        case["scope_state"] = case["scope_state"] if context.get("state") is None else context["state"]
+        case["category"] = case["category"] if context.get("category") is None else context["category"]
+    elif code in ("DIAGNOSIS_DELETED", "INCOMPLETE_DIAGNOSIS_DELETED"):
+        case["scope_state"] = None
     elif code == "COMPLAINT_FLAG_TOGGLED":
-        given = context.get("complaint_flag")
-        case["complaint_flag"] = not case["complaint_flag"] if given is None else given
+        case["complaint_flag"] = True if context.get("complaint_flag") is None else context["complaint_flag"]
     elif code in ("COMPLAINT_CREATED", "COMPLAINT_REOPENED"):
         complaints.add(context.get("complaint") or "")
         case["complaint_flag"] = True

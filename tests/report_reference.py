@@ -1,4 +1,4 @@
-"""A second, slow and simple reading of RULES.md §6 and §7: what each of the thirteen reports must say.
+"""A second, slow and simple reading of docs/rules.md §6 and §7: what each of the thirteen reports must say.
 
 Written from the rules alone, on the plain dicts of `tests/reference.py`; it imports nothing of caselog, so it shares no
 mistake with it. Every report is computed from all logs, each time that it is asked for.
@@ -14,19 +14,22 @@ Where the rules leave room, it takes them so:
   linked to. A timer counts also where the log that stopped it is suppressed.
 * The operator of `operator_volume` is the actor of a log in the role of operator or operator manager. That of
   `handling_time` is the timer's actor, whoever it is.
-* `contacts_per_case`: a case counts under its category at its creation, and a contact under its category at the
-  contact, both in the month of the case's creation. Where no case was created under it, there is no quotient.
+* A case's present category is the one that it has when everything is folded, whatever `now` and the days asked for.
+* `web_callback_only`: all three, the source WEB, no eligibility state in the context, and created by the role `web`.
+* Out of hours is before opening and from closing on: at 20:00 sharp nobody is there any more.
 * `provider_performance`: an assignment is one of the four codes; a split case keeps its provider and assigns nobody.
   It lasts until the next one of its case, COI or MIS, and what became of it is what the case's columns said last in
   that time. It is rejected or closed by what last closed it: an event `reject_case` (COI and MIS are) or another one.
-* `next_outcome` is the code of the first later outcome, whoever it is by.
 * `attempt` is the case's `callback_attempt` after the log, for PCB too.
 * A callback whose time is not up has missed nothing, and a complaint whose time is not up is within it.
 * A complaint is known by its case and its name, and begins with the log that first opens it (§5); logs before that are
   none of its. The owner is `context.owner`, whatever the complaint's event. The letters are the first ones; nothing
   stands for a letter that was not sent, neither the closing nor the voiding. What ends a complaint (§5) sets
-  `closed_at`; to be opened again empties it and `voided`.
-* `billable_time` so far: of the timers that were stopped by this log or by one before it in the order of the case.
+  `closed_at`; to be opened again, by COMPLAINT_REOPENED or a second COMPLAINT_CREATED of its name, empties it and
+  `voided` and nothing else: neither the letters nor the days begin anew.
+* A void complaint is in no SLA: neither within nor outside of either.
+* `billable_time` so far: Σ `timer_seconds` of the case's rows up to and with this one, so that it ends at the case's.
+  A suppressed log repeats the case's latest unsuppressed outcome at level HIGH or above.
 * A context value that is null, or no time with an offset, is no deadline.
 * Reports with the same rows in another order are the same.
 """
@@ -59,15 +62,29 @@ _BANK_HOLIDAYS = holidays.country_holidays("GB", subdiv="ENG")  # Wales has the 
 # --- §6: working time ---
 
 
+def _hours(day: date, zone: ZoneInfo) -> tuple[datetime, datetime] | None:
+    """When the operators begin on a day, and when they go; None: nobody comes."""
+    if day.weekday() == 6 or day in _BANK_HOLIDAYS:
+        return None
+    closes = time(20) if day.weekday() < 5 else time(12, 30)
+    return datetime.combine(day, time(9), zone).astimezone(UTC), datetime.combine(day, closes, zone).astimezone(UTC)
+
+
+def is_open(moment: datetime, zone: ZoneInfo) -> bool:
+    """Whether operators are there at a moment."""
+    hours = _hours(moment.astimezone(zone).date(), zone)
+    return hours is not None and hours[0] <= moment < hours[1]
+
+
 def after_working_minutes(moment: datetime, minutes: int, zone: ZoneInfo) -> datetime:
     """So many minutes of the operators' hours after a moment."""
     left, day = timedelta(minutes=minutes), moment.astimezone(zone).date()
     while True:
-        if day.weekday() < 6 and day not in _BANK_HOLIDAYS:
-            opens = datetime.combine(day, time(9), zone)
-            closes = datetime.combine(day, time(20) if day.weekday() < 5 else time(12, 30), zone)
-            start = max(moment, opens).astimezone(UTC)
-            open_for = max(closes.astimezone(UTC) - start, timedelta())
+        hours = _hours(day, zone)
+        if hours is not None:
+            opens, closes = hours
+            start = max(moment.astimezone(UTC), opens)
+            open_for = max(closes - start, timedelta())
             if left <= open_for:
                 return start + left
             left -= open_for
@@ -113,13 +130,22 @@ class _World:
         return day.replace(day=1) if self.by == "month" else day
 
     @cached_property
-    def lives(self) -> list[list[Row]]:
-        """The unsuppressed logs of each case, in order: its creation before all others."""
+    def whole_lives(self) -> list[list[Row]]:
+        """The logs of each case, suppressed or not, in order: its creation before all others."""
         lives: dict[str, list[Row]] = {}
         for identity, log in self.outcome.logs.items():
-            if log["case"] is not None and not log["suppressed"]:
+            if log["case"] is not None:
                 lives.setdefault(log["case"], []).append(log | {"identity": identity})
         return [sorted(life, key=_place) for _, life in sorted(lives.items())]
+
+    @cached_property
+    def lives(self) -> list[list[Row]]:
+        """The unsuppressed logs of each case, in order."""
+        return [[log for log in life if not log["suppressed"]] for life in self.whole_lives]
+
+    def category(self, log: Row) -> Any:
+        """The present category of a log's case."""
+        return self.outcome.cases[log["case"]]["category"]
 
     @property
     def logs(self) -> Iterator[Row]:
@@ -127,17 +153,26 @@ class _World:
             yield from life
 
     @cached_property
-    def stopped_by(self) -> dict[Identity, Row]:
-        """The log that stopped a timer, by the timer: the last that carries it, suppressed or not."""
-        last: dict[Identity, Row] = {}
+    def seconds_by_log(self) -> dict[Identity, int]:
+        """The seconds of timers, by the unsuppressed log that stopped them or that the one that did repeats."""
+        last: dict[Identity, Identity] = {}
         for identity, log in sorted(self.outcome.logs.items(), key=lambda one: (one[1]["occurred_at"], *one[0])):
             if log["timer"] is not None:
-                last[log["timer"]] = log | {"identity": identity}
-        return {
-            timer: log
-            for timer, log in last.items()
-            if self.outcome.timers[timer]["stopped_at"] is not None and not self.outcome.timers[timer]["cancelled"]
-        }
+                last[log["timer"]] = identity
+        found: dict[Identity, int] = {}
+        for life in self.whole_lives:
+            repeated: Identity | None = None
+            for log in life:
+                if not log["suppressed"] and _is_outcome(log) and log["level"] >= 29:
+                    repeated = log["identity"]
+                if log["timer"] is None or last[log["timer"]] != log["identity"]:
+                    continue
+                timer = self.outcome.timers[log["timer"]]
+                if timer["stopped_at"] is not None and not timer["cancelled"]:
+                    owner = repeated if log["suppressed"] else log["identity"]
+                    assert owner is not None
+                    found[owner] = found.get(owner, 0) + timer["seconds"]
+        return found
 
 
 def _place(log: Row) -> tuple[Any, ...]:
@@ -195,25 +230,30 @@ def _dimensions(log: Row) -> tuple[Any, ...]:
 
 def _contacts_per_case(world: _World) -> list[Row]:
     groups = _groups(
-        ((month, log["category"]), log["code"] == "CASE_CREATED")
+        ((month, world.category(life[0])), sum(map(_is_contact, life)))
         for life in world.lives
         for month in [world.day(life[0]["occurred_at"]).replace(day=1)]
         if world.first.replace(day=1) <= month <= world.last
-        for log in life
-        if log["code"] == "CASE_CREATED" or (_is_outcome(log) and FACTS[log["key"], log["code"]].stops_timer)
     )
-    rows = []
-    for (month, category), created in groups.items():
-        cases, contacts = sum(created), len(created) - sum(created)
-        quotient = contacts / cases if cases else None
-        rows.append({"month": month, "category": category, "cases": cases, "contacts": contacts})
-        rows[-1]["contacts_per_case"] = quotient
-    return rows
+    return [
+        {
+            "month": month,
+            "category": category,
+            "cases": len(contacts),
+            "contacts": sum(contacts),
+            "contacts_per_case": sum(contacts) / len(contacts),
+        }
+        for (month, category), contacts in groups.items()
+    ]
+
+
+def _is_contact(log: Row) -> bool:
+    return _is_outcome(log) and FACTS[log["key"], log["code"]].stops_timer
 
 
 def _case_volume(world: _World) -> list[Row]:
     groups = _groups(
-        ((world.period(log["occurred_at"]), log["case_source"], log["organisation"], log["category"]), log)
+        ((world.period(log["occurred_at"]), log["case_source"], log["organisation"], world.category(log)), log)
         for log in world.logs
         if log["code"] == "CASE_CREATED" and world.covers(log["occurred_at"])
     )
@@ -225,7 +265,8 @@ def _case_volume(world: _World) -> list[Row]:
             "category": category,
             "cases": len(logs),
             "web_callback_only": sum(
-                source == "WEB" and log["context"].get("eligibility_state") is None for log in logs
+                source == "WEB" and log["role"] == "web" and log["context"].get("eligibility_state") is None
+                for log in logs
             ),
         }
         for (day, source, organisation, category), logs in groups.items()
@@ -272,7 +313,13 @@ def _provider_allocation(world: _World) -> list[Row]:
         if log["code"] in ("REFSP", "MANALC", "SPOR") and world.covers(log["occurred_at"])
     )
     return [
-        {"day": day, "category": category, "provider": provider, "assigned": len(logs)}
+        {
+            "day": day,
+            "category": category,
+            "provider": provider,
+            "assigned": len(logs),
+            "assigned_out_of_hours": sum(not is_open(log["occurred_at"], world.zone) for log in logs),
+        }
         for (day, category, provider), logs in groups.items()
     ]
 
@@ -360,23 +407,23 @@ def _all_callbacks(world: _World) -> Iterator[Row]:
     for life in world.lives:
         for position, log in enumerate(life):
             if log["code"] == "CB1":
-                yield _callback(log, life[position + 1 :], world)
+                # Who wrote or spoke waits from then on; who is called at a time of theirs, from that time on.
+                created = life[0]["occurred_at"] if log["case_source"] in ("SMS", "VOICEMAIL") else None
+                yield _callback(log, life[position + 1 :], created, world)
 
 
-def _callback(cb1: Row, later: list[Row], world: _World) -> Row:
+def _callback(cb1: Row, later: list[Row], created: datetime | None, world: _World) -> Row:
     start = _moment(cb1["context"]["requires_action_at"])
     assert start is not None
     end = start + timedelta(minutes=30)
     deadline = {
-        name: _moment(cb1["context"].get(name)) or after_working_minutes(start, minutes, world.zone)
+        name: _moment(cb1["context"].get(name)) or after_working_minutes(created or start, minutes, world.zone)
         for name, minutes in DEADLINES.items()
     }
     contacts = [
-        log["occurred_at"]
-        for log in later
-        if log["role"] in OPERATORS and log["level"] >= 29 and log["type"] in ("outcome", "event")
+        log for log in later if log["role"] in OPERATORS and log["level"] >= 29 and log["type"] in ("outcome", "event")
     ]
-    outcomes = [log["code"] for log in later if _is_outcome(log)]
+    contacted_at = contacts[0]["occurred_at"] if contacts else None
     calls = [log["occurred_at"] for log in later if log["code"] == "CALL_STARTED"]
     resolutions = [log["occurred_at"] for log in later if log["code"] in RESOLVED]
     row = {
@@ -385,13 +432,13 @@ def _callback(cb1: Row, later: list[Row], world: _World) -> Row:
         "organisation": cb1["organisation"],
         "window_start": start,
         "window_end": end,
-        "first_contact_at": contacts[0] if contacts else None,
-        "next_outcome": outcomes[0] if outcomes else None,
+        "first_contact_at": contacted_at,
+        "next_outcome": contacts[0]["code"] if contacts else None,
         "call_started_at": calls[0] if calls else None,
         "resolved_at": resolutions[0] if resolutions else None,
     }
     if cb1["case_source"] in ("WEB", "PHONE"):
-        row["missed_sla_1"] = not start <= contacts[0] <= end if contacts else world.now > end
+        row["missed_sla_1"] = world.now > end if contacted_at is None else not start <= contacted_at <= end
         row["missed_sla_2"] = _is_late(row["resolved_at"], deadline["sla_72h"], world.now)
     else:
         row["missed_sla_1"] = _is_late(row["call_started_at"], deadline["sla_120"], world.now)
@@ -466,10 +513,10 @@ def _complaints(world: _World) -> list[Row]:
         rows.extend(its.values())
     rows = [row for row in rows if world.covers(row["created_at"])]
     for row in rows:
-        within = {"within_holding_sla": ("holding_letter_at", 1), "within_sla": ("full_response_at", 15)}
-        for name, (sent, days) in within.items():
+        within = {"within_holding_sla": ("holding_letter_at", 1), "within_sla": ("closed_at", 15)}
+        for name, (done, days) in within.items():
             deadline = after_working_days(row["created_at"], days, world.zone)
-            row[name] = not _is_late(row[sent], deadline, world.now)
+            row[name] = None if row["voided"] else not _is_late(row[done], deadline, world.now)
     return rows
 
 
@@ -506,27 +553,26 @@ def _follow(its: dict[str | None, Row], log: Row) -> None:
 def _outcome_extract(world: _World) -> list[Row]:
     rows = []
     for life in world.lives:
-        stops = [log for log in world.stopped_by.values() if log["case"] == life[0]["case"]]
-        for log in life:
-            if not (_is_outcome(log) and world.covers(log["occurred_at"])):
-                continue
-            seconds = {stop["identity"]: world.outcome.timers[stop["timer"]]["seconds"] for stop in stops}
-            so_far = [stop["identity"] for stop in stops if _place(stop) <= _place(log)]
-            rows.append(
-                {
-                    "reference": log["case"],
-                    "time": log["occurred_at"],
-                    "key": log["key"],
-                    "code": log["code"],
-                    "actor": log["actor"],
-                    "category": log["category"],
-                    "provider": log["provider"],
-                    "organisation": log["organisation"],
-                    "source": log["case_source"],
-                    "timer_seconds": seconds.get(log["identity"]),
-                    "billable_time": sum(seconds[stop] for stop in so_far),
-                }
-            )
+        so_far = 0
+        for log in filter(_is_outcome, life):
+            seconds = world.seconds_by_log.get(log["identity"])
+            so_far += seconds or 0
+            if world.covers(log["occurred_at"]):
+                rows.append(
+                    {
+                        "reference": log["case"],
+                        "time": log["occurred_at"],
+                        "key": log["key"],
+                        "code": log["code"],
+                        "actor": log["actor"],
+                        "category": log["category"],
+                        "provider": log["provider"],
+                        "organisation": log["organisation"],
+                        "source": log["case_source"],
+                        "timer_seconds": seconds,
+                        "billable_time": so_far,
+                    }
+                )
     return rows
 
 

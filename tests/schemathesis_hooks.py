@@ -18,7 +18,7 @@ BINARY = {
     "ce-specversion": "1.0",
     "ce-id": "1",
     "ce-source": "/fuzz",
-    "ce-type": "case",
+    "ce-type": "timer",
     "ce-time": "2026-03-02T09:00:00Z",
 }
 

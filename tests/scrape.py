@@ -10,6 +10,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from patience import DEADLINE_S
 from pipeline import Pipeline, eventually
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -32,7 +33,7 @@ class Page:
         eventually(self._answers, "the status worker answers")
 
     def get(self) -> httpx.Response:
-        return httpx.get(self._url, timeout=30)
+        return httpx.get(self._url, timeout=DEADLINE_S)
 
     def samples(self) -> Samples:
         """Every sample by its name and labels."""
@@ -69,5 +70,5 @@ def promtool(*arguments: str, stdin: str = "", cwd: Path | None = None) -> subpr
             pytest.fail(f"CASELOG_REQUIRE_SERVICES=1, but {hint}")
         pytest.skip(hint)
     return subprocess.run(
-        [program, *arguments], input=stdin, cwd=cwd, capture_output=True, text=True, timeout=60, check=False
+        [program, *arguments], input=stdin, cwd=cwd, capture_output=True, text=True, timeout=DEADLINE_S, check=False
     )

@@ -6,6 +6,7 @@ import socket
 from typing import Any, Final
 
 import httpx
+from patience import DEADLINE_S
 from pipeline import Pipeline, Worker, eventually
 
 ANNA: Final = "anna-anna-anna-anna-anna"
@@ -25,10 +26,10 @@ class Served:
         eventually(self._answers, "the status worker answers")
 
     def get(self, path: str, **more: Any) -> httpx.Response:
-        return httpx.get(self.url + path, timeout=30, **more)
+        return httpx.get(self.url + path, timeout=DEADLINE_S, **more)
 
     def post(self, path: str, **more: Any) -> httpx.Response:
-        return httpx.post(self.url + path, timeout=30, **more)
+        return httpx.post(self.url + path, timeout=DEADLINE_S, **more)
 
     def _answers(self) -> bool:
         assert self.worker.is_running(), self.worker.said()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any, Final
 
+from episodes import HANG_ON_THE_CASE, episodes
 from hypothesis import strategies as st
 from reference import BY_STATUS, FACTS, SOURCES
 
@@ -28,6 +29,7 @@ _ACTORS: Final[list[Json | None]] = [
     {"id": "boss", "role": "operator_manager"},
     {"id": "anna", "role": "specialist", "provider": "prov-1"},
     {"id": "ben", "role": "specialist", "provider": "prov-2"},
+    {"id": "web", "role": "web"},
     # The same person in another role, and one who has none.
     {"id": "op-1", "role": "specialist", "provider": "prov-1"},
     {"id": "robot"},
@@ -56,7 +58,7 @@ def _merged(*parts: st.SearchStrategy[Json]) -> st.SearchStrategy[Json]:
     return st.builds(lambda *dicts: {name: value for d in dicts for name, value in d.items()}, *parts)
 
 
-_names = st.sampled_from(["debt", "housing", None])
+_names = st.sampled_from(["debt", "housing", "benefits", None])
 _CREATION = _merged(
     _optional("source", st.sampled_from([*SOURCES * 3, None, "FAX"])),
     _optional("category", _names),
@@ -79,7 +81,9 @@ _CONTEXTS: Final[dict[str, st.SearchStrategy[Json]]] = {
     "call_me_back": st.sampled_from([*_CALLBACK_TIMES * 5, *_BAD_TIMES]).map(lambda at: {"requires_action_at": at}),
     "change_category": _optional("new_category", _names),
     "means_test": _optional("state", st.sampled_from(["yes", "no", None])),
-    "diagnosis": _optional("state", st.sampled_from(["in_scope", "out_of_scope", None])),
+    "diagnosis": _merged(
+        _optional("state", st.sampled_from(["in_scope", "out_of_scope", None])), _optional("category", _names)
+    ),
     "complaint": _optional("complaint", st.sampled_from(["c-1", "c-2", None])),
 }
 _PARAMS: Final[dict[str, st.SearchStrategy[Json]]] = {
@@ -91,6 +95,7 @@ _PARAMS: Final[dict[str, st.SearchStrategy[Json]]] = {
     "split_case": _flag("internal"),
 } | {key: st.sampled_from([{"status": s} for s in [*statuses, "?"]]) for key, statuses in BY_STATUS.items()}
 _HARMLESS: Final = _optional("colour", st.just("red"))
+_NULLS: Final = st.sampled_from([{}] * 9 + [{name: None} for name in ("code", "notes", "context", "params", "patch")])
 
 
 @st.composite
@@ -103,8 +108,7 @@ def _times(draw: st.DrawFn) -> str:
 @st.composite
 def _codes_and_data(draw: st.DrawFn, key: str, *, settled: bool) -> Json:
     """The code, its params or neither. `settled`: never a code that depends on the case."""
-    hangs_on_case = key in ("call_me_back", "stop_call_me_back")
-    if (settled and hangs_on_case) or key == "timer" or draw(st.integers(0, 3)):
+    if (settled and key in HANG_ON_THE_CASE) or key == "timer" or draw(st.integers(0, 3)):
         codes = {"case": _OTHER_CASE_CODES, "timer": ["TIMER_STARTED", *_CODES["timer"]]}.get(key, _CODES[key])
         code = draw(st.sampled_from([*codes * 4, "NO_SUCH_CODE"]))
         return {"code": code} | ({"context": draw(_CREATION)} if code == "CASE_CREATED" else {})
@@ -116,11 +120,15 @@ def _events(draw: st.DrawFn, *, settled: bool) -> Json:
     key = draw(st.sampled_from([*_KEYS, "no_such_event"]))
     data: Json = {"code": "X"} if key == "no_such_event" else draw(_codes_and_data(key, settled=settled))
     if "context" not in data:
-        data |= draw(_optional("context", _CONTEXTS.get(key, _HARMLESS)))
+        # What is refused without its context has one, all but seldom.
+        needed = key in ("call_me_back", "assign_to_provider") and draw(st.integers(0, 7))
+        context = _CONTEXTS.get(key, _HARMLESS)
+        data |= draw(context.map(lambda given: {"context": given}) if needed else _optional("context", context))
     actors = _ACTORS
     fact = FACTS.get((key, data.get("code", "")))
     if fact is not None and fact.selectable_by and draw(st.integers(0, 7)):
-        actors = [actor for actor in _ACTORS if actor is not None and actor.get("role") in fact.selectable_by]
+        roles = {*fact.selectable_by, *(["operator_manager"] if "operator" in fact.selectable_by else [])}
+        actors = [actor for actor in _ACTORS if actor is not None and actor.get("role") in roles]
     if key == "timer":
         # One operator's timer meets what that operator does more often than many timers would.
         actors = [_ACTORS[0]] * 5 + [actor for actor in actors if actor is not None]
@@ -132,7 +140,35 @@ def _events(draw: st.DrawFn, *, settled: bool) -> Json:
         event["subject"] = draw(st.sampled_from([*CASES * 5, NEVER_CREATED]))
     if actor is not None:
         data["actor"] = actor
-    return event | {"data": data | draw(_optional("notes", st.sampled_from(["", "a note"])))}
+    notes = draw(_optional("notes", st.sampled_from(["", "a note"])))
+    return event | {"data": draw(_NULLS) | data | notes}
+
+
+@st.composite
+def _again(draw: st.DrawFn, body: Json) -> Json:
+    """The same deed at another moment, perhaps by somebody else, elsewhere, with other notes or another context."""
+    body, data = dict(body), dict(body["data"])
+    if body["type"] != "timer" and draw(st.booleans()):
+        body["time"] = draw(_times())
+    changed = draw(st.sampled_from(["nothing", "nothing", "notes", "context", "actor"]))
+    if changed == "notes":
+        data["notes"] = draw(st.sampled_from([None, "", "a note"]))
+    elif changed == "context" and body["type"] in _CONTEXTS and data.get("code") != "CASE_CREATED":
+        data["context"] = draw(_CONTEXTS[body["type"]])
+    elif changed == "actor":
+        data["actor"] = draw(st.sampled_from([actor for actor in _ACTORS if actor is not None]))
+    return body | {"data": data}
+
+
+@st.composite
+def _placed(draw: st.DrawFn, cases: tuple[str, ...], starts: list[datetime], *, most: int, settled: bool) -> list[Json]:
+    """The bodies of up to so many episodes, each with a case of its own or the same."""
+    bodies: list[Json] = []
+    for _ in range(draw(st.integers(0, most))):
+        case = {"subject": draw(st.sampled_from(cases))}
+        its = draw(episodes(starts, settled=settled))
+        bodies += [body | {"source": "/portal"} | ({} if body["type"] == "timer" else case) for body in its]
+    return bodies
 
 
 @st.composite
@@ -142,7 +178,11 @@ def event_sets(draw: st.DrawFn, *, most: int = 25, settled: bool = False, create
     `settled`: no code depends on the case. `created_first`: whatever is about a case is timed after its creation.
     """
     size = draw(st.integers(0, most))  # drawn evenly: lists alone are mostly short
-    bodies = draw(st.lists(_events(settled=settled), min_size=size, max_size=size))
+    told = draw(_placed(CASES, [START - timedelta(minutes=30), START], most=2, settled=settled))
+    size = max(0, size - len(told))
+    bodies = told + draw(st.lists(_events(settled=settled), min_size=size, max_size=size))
+    if bodies:
+        bodies += [draw(_again(body)) for body in draw(st.lists(st.sampled_from(bodies), max_size=4))]
     for case in CASES:
         # Seldom is a case not created at all, and its events wait for ever.
         if draw(st.integers(0, 9)):
@@ -176,6 +216,7 @@ def deliveries(draw: st.DrawFn, events: list[Json]) -> list[list[Json]]:
 
 _MOMENTS: Final = [START + offset for offset in (*_OFFSETS, timedelta(days=3), timedelta(days=5, hours=2))]
 _DUE: Final = ("2026-06-30T09:00:00Z", "2026-06-30T08:00:00.5Z", "2026-07-03T17:00:00Z", "2026-07-04T23:30:00Z")
+_LONG_BEFORE: Final = (START - timedelta(days=4), START - timedelta(days=3))
 _GIVEN_DEADLINES: Final = ("2026-06-30T09:00:00Z", "2026-07-01T10:00:00+01:00", None, "soon", 7)
 _CALLING: Final = [
     *[("call_me_back", code) for code in ("CB1", "CB1", "CB2", "PCB")],
@@ -198,6 +239,7 @@ _ABLE: Final[list[Json]] = [
     {"id": "boss", "role": "operator_manager"},
     {"id": "anna", "role": "specialist", "provider": "prov-1"},
     {"id": "ben", "role": "specialist", "provider": "prov-2"},
+    {"id": "web", "role": "web"},
 ]
 _TOLD: Final[dict[str, st.SearchStrategy[Json]]] = {
     "call_me_back": _merged(
@@ -218,14 +260,17 @@ def report_event_sets(draw: st.DrawFn) -> list[Json]:
     """Callbacks, complaints, providers and timers of two cases, each event by somebody who may do it; in no order."""
     bodies = []
     for case in CASES[:2]:
-        at = draw(st.sampled_from([EARLY, EARLY, EARLY, START]))
+        # Who wrote on a Friday or a Saturday is called later; and a creation may bear a time after what follows it.
+        at = draw(st.sampled_from([EARLY, EARLY, START, *_LONG_BEFORE, START + timedelta(hours=20)]))
         data: Json = {"code": "CASE_CREATED", "context": draw(_CREATION.filter(lambda c: c.get("source") != "FAX"))}
         bodies.append({"type": "case", "subject": case, "time": at.isoformat(), "data": data})
+    bodies += draw(_placed(CASES[:2], [EARLY, START, START + timedelta(hours=15)], most=3, settled=True))
     deeds = draw(st.sampled_from(_DEEDS))
-    for _ in range(draw(st.integers(1, 20))):
+    for _ in range(draw(st.integers(0, 14))):
         key, code = draw(st.sampled_from(deeds))
         allowed = FACTS[key, code].selectable_by
-        actor = draw(st.sampled_from([a for a in _ABLE if not allowed or a["role"] in allowed]))
+        managed = (*allowed, "operator_manager") if "operator" in allowed else allowed
+        actor = draw(st.sampled_from([a for a in _ABLE if not allowed or a["role"] in managed]))
         body: Json = {"type": key, "time": draw(st.sampled_from(_MOMENTS)).isoformat()}
         if key != "timer":
             body["subject"] = draw(st.sampled_from([CASES[0], CASES[0], CASES[1]]))

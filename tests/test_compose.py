@@ -34,20 +34,29 @@ WELL_KNOWN_PORTS = {"postgres": 5432, "redis": 6379, "rabbitmq": 5672}
 AMQP_URL = "amqp://caselog:caselog@rabbitmq:5672/"
 # Typer may bring a click of its own; this is how it gives access to the error of that one.
 USAGE_ERROR: type[Exception] = typer.BadParameter.__bases__[0]
-_VARIABLE = re.compile(r"\$\{(?P<name>[A-Z_]+):-(?P<default>(?:[^${}]|\$\{[^{}]*\})*)\}")
+_VARIABLE = re.compile(r"\$\{(?P<name>[A-Z_]+):(?P<how>[-?])(?P<default>(?:[^${}]|\$\{[^{}]*\})*)\}")
+# What has no default, because it is a secret of whoever runs it.
+GIVEN = {"CASELOG_API_TOKENS": f"anna:operator+personal:{'anna-' * 6}"}
 
 
 def interpolated(text: str, environment: Mapping[str, str]) -> str:
-    """`${NAME:-default}` as Compose fills it in; the file uses no other form."""
-    found = _VARIABLE.sub(
-        lambda match: environment.get(match["name"]) or interpolated(match["default"], environment), text
-    )
-    assert "$" not in found, f"not of the form ${{NAME:-default}}: {found}"
+    """`${NAME:-default}` and `${NAME:?what to do}` as Compose fills them in; the file uses no other form."""
+
+    def filled(match: re.Match[str]) -> str:
+        if given := environment.get(match["name"]):
+            return given
+        if match["how"] == "?":
+            raise LookupError(f"required variable {match['name']} is missing a value: {match['default']}")
+        return interpolated(match["default"], environment)
+
+    found = _VARIABLE.sub(filled, text)
+    assert "$" not in found, f"neither ${{NAME:-default}} nor ${{NAME:?what to do}}: {found}"
     return found
 
 
 def composed(**environment: str) -> dict[str, Any]:
-    """The compose file as it is read with these variables set."""
+    """The compose file as it is read with these variables set, and those that must be."""
+    environment = {**GIVEN, **environment}
 
     def fill(value: Any) -> Any:
         if isinstance(value, str):
@@ -84,6 +93,8 @@ def resolve_command(arguments: list[str]) -> None:
     command: Any = typer.main.get_command(app)
     context = command.context_class(command, info_name="caselog")
     while hasattr(command, "commands"):  # a group
+        if command.invoke_without_command and not (arguments and arguments[0] in command.commands):
+            break  # it is a command itself
         name, command, arguments = command.resolve_command(context, arguments)
         context = command.context_class(command, info_name=name, parent=context)
     command.parse_args(context, list(arguments))
@@ -205,6 +216,19 @@ def test_the_status_page_is_published_where_the_worker_listens_and_to_this_machi
     assert arguments_of("EXPOSE") == [str(default)]
     assert composed(CASELOG_HTTP_PORT="9999")["services"]["status"]["ports"] == [f"127.0.0.1:9999:{default}"]
     assert re.search(r"CASELOG_HTTP_HOST=0\.0\.0\.0\b", " ".join(arguments_of("ENV")))
+
+
+def test_nobody_reads_who_was_not_named_and_without_that_nothing_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is no token that is the same everywhere; the health checks need none."""
+    with pytest.raises(LookupError, match="CASELOG_API_TOKENS is missing a value: name who may read"):
+        composed(CASELOG_API_TOKENS="")
+    for variable, value in settings_of(SERVICES["status"]).items():
+        monkeypatch.setenv(variable, value)
+    monkeypatch.setenv("CASELOG_HTTP_HOST", "0.0.0.0")
+    assert not Settings().is_reading_open
+    assert [(token.name, str(token.grant)) for token in Settings().tokens] == [("anna", "operator+personal")]
+    asked = urlsplit(" ".join(SERVICES["status"]["healthcheck"]["test"]).partition("urlopen('")[2].partition("'")[0])
+    assert asked.path == "/livez"
 
 
 def test_redis_forgets_nothing() -> None:

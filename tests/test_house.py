@@ -12,6 +12,7 @@ from importlib.metadata import distributions
 from pathlib import Path
 
 import pytest
+from patience import DEADLINE_S
 
 ROOT = Path(__file__).parents[1]
 ROOMS = ("events", "schema", "workers")
@@ -26,7 +27,7 @@ def name_of(path: Path) -> str:
 def in_a_fresh_interpreter(program: str) -> str:
     """What the program prints, run from the project's root by an interpreter that has imported nothing of ours yet."""
     done = subprocess.run(
-        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False, timeout=60
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False, timeout=DEADLINE_S
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -72,7 +73,9 @@ def test_every_module_begins_with_a_sentence(path: Path) -> None:
 def test_the_imports_run_one_way() -> None:
     """The direction is events <- schema <- workers; and the rest of the contracts of pyproject.toml."""
     lint = Path(sys.executable).parent / "lint-imports"
-    done = subprocess.run([lint, "--no-cache"], cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run(
+        [lint, "--no-cache"], cwd=ROOT, capture_output=True, text=True, check=False, timeout=DEADLINE_S
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -11,6 +11,8 @@ import pytest
 import yaml
 from test_compose import COMPOSED, USAGE_ERROR, arguments_of, check_program, resolve_command
 
+from workers.callers import NEEDS, Need
+from workers.door import handlers_of
 from workers.pages import make_app
 from workers.settings import Settings
 
@@ -54,6 +56,8 @@ def test_every_file_is_in_the_kustomization_and_every_object_has_a_name_of_its_o
     assert set(WORKLOADS) == {"caselog-migrate", *(f"caselog-{role}" for role in ROLES)}
     versions = {"Deployment": "apps/v1", "Job": "batch/v1", "Service": "v1", "ConfigMap": "v1"}
     assert all(versions.get(found["kind"], "keda.sh/v1alpha1") == found["apiVersion"] for found in OBJECTS)
+    # What does not belong there, a server refuses.
+    assert all({"name"} <= set(found["metadata"]) <= {"name", "labels", "annotations"} for found in OBJECTS)
 
 
 @pytest.mark.parametrize("name", WORKLOADS)
@@ -128,6 +132,18 @@ def test_the_settings_come_from_the_config_map_and_the_secret_and_are_settings(m
     assert Settings().time_zone == config["data"]["CASELOG_TIME_ZONE"]
 
 
+def test_nobody_reads_who_was_not_named_and_without_that_the_pod_does_not_start() -> None:
+    """A key that the secret does not have is a pod that waits for it; probes and Prometheus need no token."""
+    assert one("ConfigMap")["data"]["CASELOG_READING"] == "token"
+    wanted = {"secretKeyRef": {"name": "caselog", "key": "CASELOG_API_TOKENS"}}
+    assert container_of("caselog-status")["env"] == [{"name": "CASELOG_API_TOKENS", "valueFrom": wanted}]
+    app = make_app(Settings(), *[None] * (make_app.__code__.co_argcount - 1))  # type: ignore[arg-type]  # likewise
+    needs = {route.path: {handler.opt[NEEDS] for handler in handlers_of(route)} for route in app.routes}
+    asked = [container_of("caselog-status")[kind]["httpGet"]["path"] for kind in ("livenessProbe", "readinessProbe")]
+    for path in (*asked, one("Service")["metadata"]["annotations"]["prometheus.io/path"]):
+        assert needs[path] == {Need.NOTHING}
+
+
 def test_every_pod_is_as_confined_as_compose_runs_it_and_is_given_time_to_stop() -> None:
     (user,) = arguments_of("USER")
     for name, workload in WORKLOADS.items():
@@ -143,7 +159,7 @@ def test_every_pod_is_as_confined_as_compose_runs_it_and_is_given_time_to_stop()
         assert {"cpu", "memory"} <= container["resources"]["requests"].keys()
         assert container["resources"]["limits"]["memory"]
         if workload["kind"] == "Deployment":
-            assert pod["terminationGracePeriodSeconds"] > 10  # DESIGN.md "Promises"
+            assert pod["terminationGracePeriodSeconds"] > 10  # docs/design.md "Promises"
 
 
 def test_every_selector_finds_the_pods_of_its_own_deployment() -> None:

@@ -50,15 +50,6 @@ def test_every_command_is_one_that_the_command_line_has(command: str) -> None:
         resolve_command([*words[1:], "--no-such-option"])
 
 
-def test_every_link_leads_somewhere() -> None:
-    """To a section of this page, or to a file of this repository."""
-    for target in re.findall(r"\]\(([^)]+)\)", TEXT):
-        if target.startswith("#"):
-            assert target[1:] in {section.lower() for section in SECTIONS}, target
-        else:
-            assert (ROOT / "docs" / target).exists(), target
-
-
 def test_every_variable_is_a_setting() -> None:
     from workers.settings import Settings  # noqa: PLC0415 - the page's other tests need none
 

@@ -6,6 +6,8 @@ import subprocess
 from typing import Final
 from uuid import uuid4
 
+from patience import DEADLINE_S
+
 RABBITMQ: Final = ("127.0.0.1", 5672)
 
 
@@ -26,5 +28,7 @@ class VirtualHost:
     @staticmethod
     def control(*arguments: str) -> int:
         """The exit status of a `rabbitmqctl` command."""
-        done = subprocess.run(["rabbitmqctl", "--quiet", *arguments], capture_output=True, timeout=120, check=False)
+        done = subprocess.run(
+            ["rabbitmqctl", "--quiet", *arguments], capture_output=True, timeout=DEADLINE_S, check=False
+        )
         return done.returncode

@@ -1,4 +1,4 @@
-"""Callbacks worked out by hand from RULES.md §6 and §7, with the arithmetic.
+"""Callbacks worked out by hand from docs/rules.md §6 and §7, with the arithmetic.
 
 Times are London's unless they have an offset. In 2026 the clocks change on 29 March and 25 October; 3 and 6 April (Good
 Friday, Easter Monday) are bank holidays.
@@ -6,18 +6,26 @@ Friday, Easter Monday) are bank holidays.
 
 from __future__ import annotations
 
-from datetime import date
+from datetime import date, timedelta
 
 import pytest
 from stories import Row, Worked, at, lines
 
 
-def _callback(law: str, source: str, due: str, story: str = "", *rows: Row, now: str = "2027-06-01 12:00") -> Worked:
-    """A case created and given its CB1 at 08:00 that morning."""
-    day = due.partition("T")[0]
+def _callback(
+    law: str,
+    source: str,
+    due: str,
+    story: str = "",
+    *rows: Row,
+    now: str = "2027-06-01 12:00",
+    created: str | None = None,
+) -> Worked:
+    """A case created at that moment, else at 07:30 on the day of its callback, and given its CB1 half an hour later."""
+    begun = at(created or f"{due.partition('T')[0]}T07:30")
     beginning = f"""
-        A {day}T07:30 web case/CASE_CREATED source={source}
-        A {day}T08:00 op-1 call_me_back/CB1 requires_action_at={due}
+        A {begun.isoformat()} web case/CASE_CREATED source={source}
+        A {(begun + timedelta(minutes=30)).isoformat()} op-1 call_me_back/CB1 requires_action_at={due}
     """
     return Worked(law, lines(beginning, story), "callbacks", list(rows), now)
 
@@ -34,7 +42,7 @@ CALLBACKS = [
         {
             "reference": "A", "source": "WEB", "organisation": None,
             "window_start": at("2026-03-02 10:30"), "window_end": at("2026-03-02 11:00"),
-            "first_contact_at": at("2026-03-02 10:45"), "next_outcome": "TERM",
+            "first_contact_at": at("2026-03-02 10:45"), "next_outcome": "CALL_STARTED",
             "call_started_at": at("2026-03-02 10:45"), "resolved_at": at("2026-03-02 10:50"),
             "missed_sla_1": False, "missed_sla_2": False,
         },
@@ -54,11 +62,11 @@ CALLBACKS = [
         {"missed_sla_1": False},
     ),
     _callback(
-        "what was refused is no contact: a manager may not select CALL_STARTED or IRCB",
+        "what was refused is no contact: neither operators nor their managers may select COI or MERI",
         "PHONE",
         "2026-03-02T10:30",
-        "A 2026-03-02T11:00 boss case/CALL_STARTED\nA 2026-03-02T11:00 boss suspend_case/IRCB",
-        {"first_contact_at": None, "missed_sla_1": True},
+        "A 2026-03-02T11:00 op-1 reject_case/COI\nA 2026-03-02T11:00 boss reject_case/MERI",
+        {"first_contact_at": None, "next_outcome": None, "missed_sla_1": True},
     ),
     _callback(
         "a manager's assignment at the window's last moment is a contact in time, and resolves",
@@ -118,14 +126,27 @@ CALLBACKS = [
         now="2026-03-10 13:00:01",
     ),
     _callback(
-        "a specialist is no first contact, but an outcome and a resolution",
+        "a specialist's outcome is a resolution, and neither the first contact nor the next outcome",
         "WEB",
         "2026-03-02T10:30",
-        "A 2026-03-02T10:40 anna@prov-1 suspend_case/TERM",
+        """
+        A 2026-03-02T10:40 anna@prov-1 suspend_case/TERM
+        A 2026-03-02T11:10 op-1 suspend_case/MRNB
+        """,
         {
-            "first_contact_at": None, "next_outcome": "TERM", "resolved_at": at("2026-03-02 10:40"),
+            "first_contact_at": at("2026-03-02 11:10"), "next_outcome": "MRNB", "resolved_at": at("2026-03-02 10:40"),
             "missed_sla_1": True, "missed_sla_2": False,
         },
+    ),
+    _callback(
+        "a start of a call is a contact, and as such the next outcome",
+        "WEB",
+        "2026-03-02T10:30",
+        """
+        A 2026-03-02T10:40 op-1 case/CALL_STARTED
+        A 2026-03-02T10:41 op-1 suspend_case/TERM
+        """,
+        {"first_contact_at": at("2026-03-02 10:40"), "next_outcome": "CALL_STARTED"},
     ),
     _callback(
         "system logs and those below HIGH are no contact, whoever they are by",
@@ -143,116 +164,193 @@ CALLBACKS = [
             "missed_sla_1": False, "missed_sla_2": True,
         },
     ),
-    # Friday 18:00 + 120 is Friday 20:00.
+    # Who wrote or spoke waits since the case was created, whatever was arranged. Friday 18:00 + 120 is Friday 20:00.
     _callback(
-        "an SMS is answered by a call within 120 working minutes, though another contact came first",
+        "an SMS is answered by a call within 120 working minutes of its case's creation, whatever was booked",
         "SMS",
-        "2026-03-06T18:00",
+        "2026-03-10T10:30",
         """
-        A 2026-03-06T18:10 op-1 suspend_case/MRNB
+        A 2026-03-06T18:40 op-1 suspend_case/MRNB
         A 2026-03-06T20:00 op-1 case/CALL_STARTED
         """,
-        {"first_contact_at": at("2026-03-06 18:10"), "call_started_at": at("2026-03-06 20:00"), "missed_sla_1": False},
+        {
+            "window_start": at("2026-03-10 10:30"), "first_contact_at": at("2026-03-06 18:40"),
+            "call_started_at": at("2026-03-06 20:00"), "missed_sla_1": False,
+        },
+        created="2026-03-06T18:00",
     ),
     _callback(
-        "an SMS may be answered early, and an outcome is no answer to it",
+        "an SMS that is called back at the time that was arranged is late all the same",
         "SMS",
-        "2026-03-06T18:00",
+        "2026-03-10T10:30",
         """
-        A 2026-03-06T17:00 op-1 case/CALL_STARTED
-        A 2026-03-06T17:10 op-1 suspend_case/TERM
+        A 2026-03-10T10:30 op-1 case/CALL_STARTED
+        A 2026-03-10T10:40 op-1 suspend_case/TERM
+        """,
+        {"first_contact_at": at("2026-03-10 10:30"), "missed_sla_1": True, "missed_sla_2": True},
+        created="2026-03-06T18:00",
+    ),
+    _callback(
+        "by the web form, the same call is in time: what was arranged counts",
+        "WEB",
+        "2026-03-10T10:30",
+        """
+        A 2026-03-10T10:30 op-1 case/CALL_STARTED
+        A 2026-03-10T10:40 op-1 suspend_case/TERM
         """,
         {"missed_sla_1": False, "missed_sla_2": False},
+        created="2026-03-06T18:00",
+    ),
+    _callback(
+        "an SMS may be answered before the time arranged, and an outcome is no answer to it",
+        "SMS",
+        "2026-03-06T19:30",
+        """
+        A 2026-03-06T18:40 op-1 case/CALL_STARTED
+        A 2026-03-06T18:50 op-1 suspend_case/TERM
+        """,
+        {"missed_sla_1": False, "missed_sla_2": False},
+        created="2026-03-06T18:00",
     ),
     _callback(
         "a voicemail on a Friday evening is late on Saturday morning",
         "VOICEMAIL",
-        "2026-03-06T18:00",
+        "2026-03-07T09:00",
         "A 2026-03-07T09:00 op-1 case/CALL_STARTED",
         {"missed_sla_1": True},
+        created="2026-03-06T18:00",
     ),
     _callback(
         "a voicemail that only an outcome followed was never called back",
         "VOICEMAIL",
-        "2026-03-06T18:00",
-        "A 2026-03-06T18:10 op-1 suspend_case/TERM",
+        "2026-03-06T19:00",
+        "A 2026-03-06T18:40 op-1 suspend_case/TERM",
         {"call_started_at": None, "missed_sla_1": True, "missed_sla_2": False},
         now="2026-03-06 20:00:01",
+        created="2026-03-06T18:00",
     ),
     # Friday 18:00 + 480: Fri 120, Sat 210 (330), Mon 150: 11:30.
     _callback(
         "over a weekend, 480 working minutes after Friday 18:00 are Monday 11:30",
         "SMS",
-        "2026-03-06T18:00",
+        "2026-03-06T19:00",
         "A 2026-03-09T11:30 op-1 suspend_case/TERM",
         {"missed_sla_1": True, "missed_sla_2": False},
+        created="2026-03-06T18:00",
     ),
     _callback(
         "a second after 480 working minutes is late",
         "SMS",
-        "2026-03-06T18:00",
+        "2026-03-06T19:00",
         "A 2026-03-09T11:30:01 op-1 suspend_case/TERM",
         {"missed_sla_2": True},
+        created="2026-03-06T18:00",
+    ),
+    # Created on Monday at 07:30: 120 minutes from the opening at 9 are 11:00, 480 are 17:00.
+    _callback(
+        "who wrote before opening time waits from opening time on",
+        "SMS",
+        "2026-03-02T16:00",
+        """
+        A 2026-03-02T11:00 op-1 case/CALL_STARTED
+        A 2026-03-02T17:00:01 op-1 suspend_case/TERM
+        """,
+        {"missed_sla_1": False, "missed_sla_2": True},
+    ),
+    # Monday 10:30: until 12:30 and 18:30. The second CB1 is of Tuesday, and the case still of Monday.
+    Worked(
+        "each CB1 of a voicemail counts from the case's creation",
+        lines("""
+            A 2026-03-02T10:30 web case/CASE_CREATED source=VOICEMAIL
+            A 2026-03-02T10:35 op-1 call_me_back/CB1 requires_action_at=2026-03-02T11:00
+            A 2026-03-02T12:30 op-1 case/CALL_STARTED
+            A 2026-03-02T12:31 op-1 stop_call_me_back/CBC
+            A 2026-03-03T09:30 op-1 call_me_back/CB1 requires_action_at=2026-03-03T10:00
+            A 2026-03-03T10:00 op-1 case/CALL_STARTED
+            A 2026-03-03T10:05 op-1 suspend_case/TERM
+        """),
+        "callbacks",
+        [
+            {"window_start": at("2026-03-02 11:00"), "missed_sla_1": False, "missed_sla_2": True},
+            {"window_start": at("2026-03-03 10:00"), "missed_sla_1": True, "missed_sla_2": True},
+        ],
+    ),
+    # Told in the order of their times: of two creations the earlier is the case's, and the other changes nothing.
+    Worked(
+        "of a case created twice the first creation counts",
+        lines("""
+            A 2026-03-02T10:30 web case/CASE_CREATED source=SMS
+            A 2026-03-02T14:00 op-1 case/CASE_CREATED source=PHONE
+            A 2026-03-02T14:05 op-1 call_me_back/CB1 requires_action_at=2026-03-02T14:30
+            A 2026-03-02T14:30 op-1 case/CALL_STARTED
+        """),
+        "callbacks",
+        [{"source": "SMS", "missed_sla_1": True}],
     ),
     # Thu 19:00 + 120: Thu 60, Good Friday closed, Sat 60: 10:00.
     # + 480: Thu 60, Sat 210 (270), Sunday and Easter Monday closed, Tue 210: 12:30.
     _callback(
         "over Easter, both deadlines met in their last moment",
         "VOICEMAIL",
-        "2026-04-02T19:00",
+        "2026-04-03T19:00",
         """
         A 2026-04-04T10:00 op-1 case/CALL_STARTED
         A 2026-04-07T12:30 op-1 suspend_case/TERM
         """,
         {"missed_sla_1": False, "missed_sla_2": False},
+        created="2026-04-02T19:00",
     ),
     _callback(
         "over Easter, both deadlines missed by a second",
         "VOICEMAIL",
-        "2026-04-02T19:00",
+        "2026-04-03T19:00",
         """
         A 2026-04-04T10:00:01 op-1 case/CALL_STARTED
         A 2026-04-07T12:30:01 op-1 suspend_case/TERM
         """,
         {"missed_sla_1": True, "missed_sla_2": True},
+        created="2026-04-02T19:00",
     ),
     # Sat 12:00 + 120: Sat 30, Mon 90: 10:30, which is 09:30 in UTC. + 480: Sat 30, Mon 450: 16:30, 15:30 in UTC.
     _callback(
         "when summer time begins, the deadlines are by the new clock",
         "SMS",
-        "2026-03-28T12:00",
+        "2026-03-29T12:00",
         """
         A 2026-03-30T09:30:00+00:00 op-1 case/CALL_STARTED
         A 2026-03-30T15:30:00+00:00 op-1 suspend_case/TERM
         """,
         {"missed_sla_1": False, "missed_sla_2": False},
+        created="2026-03-28T12:00",
     ),
     _callback(
         "when summer time begins, a second later is late",
         "SMS",
-        "2026-03-28T12:00",
+        "2026-03-29T12:00",
         """
         A 2026-03-30T09:30:01+00:00 op-1 case/CALL_STARTED
         A 2026-03-30T15:30:01+00:00 op-1 suspend_case/TERM
         """,
         {"missed_sla_1": True, "missed_sla_2": True},
+        created="2026-03-28T12:00",
     ),
     # Sat 12:00 (11:00 in UTC) + 120: Sat 30, Mon 90: 10:30 in UTC. + 480: Mon 16:30 in UTC.
     _callback(
         "when summer time ends, the deadlines are by the new clock",
         "SMS",
-        "2026-10-24T12:00",
+        "2026-10-24T13:00",
         """
         A 2026-10-26T10:30:00+00:00 op-1 case/CALL_STARTED
         A 2026-10-26T16:30:01+00:00 op-1 suspend_case/TERM
         """,
-        {"window_start": at("2026-10-24T11:00+00:00"), "missed_sla_1": False, "missed_sla_2": True},
+        {"window_start": at("2026-10-24T12:00+00:00"), "missed_sla_1": False, "missed_sla_2": True},
+        created="2026-10-24T12:00",
     ),
     Worked(
         "deadlines in the event's context stand before computed ones",
         lines("""
-            A 2026-03-02T07:30 web case/CASE_CREATED source=SMS
-            A 2026-03-02T08:00 op-1 call_me_back/CB1 requires_action_at=2026-03-02T10:30 \
+            A 2026-03-02T10:30 web case/CASE_CREATED source=SMS
+            A 2026-03-02T10:35 op-1 call_me_back/CB1 requires_action_at=2026-03-02T10:45 \
 sla_120=2026-03-02T10:40 sla_480=2026-03-03T10:30
             A 2026-03-02T10:41 op-1 case/CALL_STARTED
             A 2026-03-03T10:30 op-1 suspend_case/TERM
@@ -266,7 +364,7 @@ sla_120=2026-03-02T10:40 sla_480=2026-03-03T10:30
         lines("""
             A 2026-03-02T07:30 web case/CASE_CREATED source=WEB
             A 2026-03-02T08:00 op-1 call_me_back/CB1 requires_action_at=2026-03-02T10:30
-            A 2026-03-02T08:05 op-1 call_me_back/CB1 requires_action_at=2026-03-02T15:00
+            A 2026-03-02T08:05 op-1 call_me_back/CB1 requires_action_at=2026-03-02T10:30
             A 2026-03-02T10:40 op-1 case/CALL_STARTED
             A 2026-03-02T10:41 op-1 case/CALL_STARTED
         """),
@@ -294,7 +392,7 @@ sla_120=2026-03-02T10:40 sla_480=2026-03-03T10:30
             },
             {
                 "organisation": "org-2", "window_start": at("2026-03-03 10:30"),
-                "first_contact_at": at("2026-03-03 10:31"), "next_outcome": "PCB",
+                "first_contact_at": at("2026-03-03 10:31"), "next_outcome": "CALL_STARTED",
                 "resolved_at": at("2026-03-03 10:32"), "missed_sla_1": False, "missed_sla_2": False,
             },
         ],

@@ -1,4 +1,4 @@
-"""Complaints worked out by hand from RULES.md §6 and §7, with the arithmetic.
+"""Complaints worked out by hand from docs/rules.md §6 and §7, with the arithmetic.
 
 Times are London's unless they have an offset. In 2026 the clocks change on 29 March and 25 October; 3 and 6 April (Good
 Friday, Easter Monday) are bank holidays.
@@ -17,29 +17,45 @@ COMPLAINTS = [
     # Friday 6 March 16:12. One working day: Sat 7. Fifteen: Sat 7 (1), 9 to 14 (7), 16 to 21 (13), Mon 23 (14),
     # Tue 24 (15), at 16:12.
     _complaint(
-        "both letters in their last moment",
+        "the letter and the closing in their last moment",
         """
         A 2026-03-06T16:12 op-1 complaint/COMPLAINT_CREATED complaint=c-1
         A 2026-03-06T16:13 op-1 complaint/OWNER_SET complaint=c-1 owner=olga
         A 2026-03-07T16:12 op-1 complaint/HOLDING_LETTER_SENT complaint=c-1
         A 2026-03-20T10:00 op-1 complaint/OWNER_SET complaint=c-1 owner=oskar
         A 2026-03-24T16:12 op-1 complaint/FULL_RESPONSE_SENT complaint=c-1
-        A 2026-03-25T09:00 op-1 complaint/COMPLAINT_CLOSED complaint=c-1
+        A 2026-03-24T16:12 op-1 complaint/COMPLAINT_CLOSED complaint=c-1
         """,
         {
             "reference": "A", "complaint": "c-1", "owner": "oskar", "created_at": at("2026-03-06 16:12"),
             "holding_letter_at": at("2026-03-07 16:12"), "full_response_at": at("2026-03-24 16:12"),
-            "closed_at": at("2026-03-25 09:00"), "voided": False, "within_holding_sla": True, "within_sla": True,
+            "closed_at": at("2026-03-24 16:12"), "voided": False, "within_holding_sla": True, "within_sla": True,
         },
     ),
     _complaint(
-        "both letters a second late",
+        "the letter and the closing a second late",
         """
         A 2026-03-06T16:12 op-1 complaint/COMPLAINT_CREATED
         A 2026-03-07T16:12:01 op-1 complaint/HOLDING_LETTER_SENT
-        A 2026-03-24T16:12:01 op-1 complaint/FULL_RESPONSE_SENT
+        A 2026-03-24T16:12:01 op-1 complaint/COMPLAINT_CLOSED
         """,
-        {"complaint": None, "owner": None, "closed_at": None, "within_holding_sla": False, "within_sla": False},
+        {"complaint": None, "owner": None, "voided": False, "within_holding_sla": False, "within_sla": False},
+    ),
+    _complaint(
+        "from its creation to its closing: when the full response was sent does not matter",
+        """
+        A 2026-03-06T16:12 op-1 complaint/COMPLAINT_CREATED complaint=c-1
+        A 2026-03-06T16:13 op-1 complaint/COMPLAINT_CREATED complaint=c-2
+        A 2026-03-06T16:14 op-1 complaint/COMPLAINT_CREATED complaint=c-3
+        A 2026-03-09T10:00 op-1 complaint/FULL_RESPONSE_SENT complaint=c-1
+        A 2026-03-09T10:00 op-1 complaint/FULL_RESPONSE_SENT complaint=c-3
+        A 2026-03-10T10:00 op-1 complaint/COMPLAINT_CLOSED complaint=c-2
+        A 2026-03-30T10:00 op-1 complaint/FULL_RESPONSE_SENT complaint=c-2
+        A 2026-03-30T10:00 op-1 complaint/COMPLAINT_CLOSED complaint=c-1
+        """,
+        {"complaint": "c-1", "full_response_at": at("2026-03-09 10:00"), "within_sla": False},
+        {"complaint": "c-2", "full_response_at": at("2026-03-30 10:00"), "within_sla": True},
+        {"complaint": "c-3", "closed_at": None, "within_sla": False},
     ),
     # On a Sunday: Monday is the first working day.
     _complaint(
@@ -61,7 +77,7 @@ COMPLAINTS = [
         """
         A 2026-03-26T09:00 op-1 complaint/COMPLAINT_CREATED
         A 2026-03-27T09:00 op-1 complaint/HOLDING_LETTER_SENT
-        A 2026-04-15T08:00:00+00:00 op-1 complaint/FULL_RESPONSE_SENT
+        A 2026-04-15T08:00:00+00:00 op-1 complaint/COMPLAINT_CLOSED
         """,
         {"within_holding_sla": True, "within_sla": True},
     ),
@@ -69,7 +85,7 @@ COMPLAINTS = [
         "over Easter and the beginning of summer time, a second late",
         """
         A 2026-03-26T09:00 op-1 complaint/COMPLAINT_CREATED
-        A 2026-04-15T08:00:01+00:00 op-1 complaint/FULL_RESPONSE_SENT
+        A 2026-04-15T08:00:01+00:00 op-1 complaint/COMPLAINT_CLOSED
         """,
         {"within_holding_sla": False, "within_sla": False},
     ),
@@ -92,7 +108,7 @@ COMPLAINTS = [
         {"within_holding_sla": True},
     ),
     _complaint(
-        "while there is time for a letter, it is within",
+        "while there is time for a letter and for the closing, it is within",
         "A 2026-03-06T16:12 op-1 complaint/COMPLAINT_CREATED",
         {"holding_letter_at": None, "within_holding_sla": True, "within_sla": True},
         now="2026-03-07 16:12",
@@ -104,30 +120,52 @@ COMPLAINTS = [
         now="2026-03-24 16:12",
     ),
     _complaint(
-        "to close or to void a complaint answers nobody",
+        "an open complaint is within its time up to the last moment of it",
+        "A 2026-03-06T16:12 op-1 complaint/COMPLAINT_CREATED",
+        {"closed_at": None, "within_holding_sla": False, "within_sla": False},
+        now="2026-03-24 16:12:01",
+    ),
+    _complaint(
+        "to close a complaint sends no letter; one that is void is owed none, and is not late with it",
         """
         A 2026-03-06T16:12 op-1 complaint/COMPLAINT_CREATED complaint=c-1
         A 2026-03-06T16:20 op-1 complaint/COMPLAINT_CLOSED complaint=c-1
         A 2026-03-06T17:12 op-1 complaint/COMPLAINT_CREATED complaint=c-2
         A 2026-03-06T17:20 op-1 complaint/COMPLAINT_VOID complaint=c-2
+        A 2026-03-06T18:12 op-1 complaint/COMPLAINT_CREATED complaint=c-3
+        A 2026-03-06T18:13 op-1 complaint/HOLDING_LETTER_SENT complaint=c-3
+        A 2026-04-30T17:20 op-1 complaint/COMPLAINT_VOID complaint=c-3
         """,
-        {"closed_at": at("2026-03-06 16:20"), "voided": False, "within_holding_sla": False, "within_sla": False},
-        {"closed_at": at("2026-03-06 17:20"), "voided": True, "within_holding_sla": False, "within_sla": False},
+        {"closed_at": at("2026-03-06 16:20"), "voided": False, "within_holding_sla": False, "within_sla": True},
+        {"closed_at": at("2026-03-06 17:20"), "voided": True, "within_holding_sla": None, "within_sla": None},
+        {"holding_letter_at": at("2026-03-06 18:13"), "voided": True, "within_holding_sla": None, "within_sla": None},
     ),
     _complaint(
         "a complaint that is opened again is neither closed nor void, and its time runs from its creation",
         """
-        A 2026-03-06T16:12 op-1 complaint/COMPLAINT_CREATED complaint=c-1
+        A 2026-03-06T16:12 op-1 complaint/COMPLAINT_CREATED complaint=c-1 owner=olga
         A 2026-03-06T16:15 op-1 complaint/HOLDING_LETTER_SENT complaint=c-1
+        A 2026-03-06T16:18 op-1 complaint/FULL_RESPONSE_SENT complaint=c-1
         A 2026-03-06T16:20 op-1 complaint/COMPLAINT_VOID complaint=c-1
         A 2026-04-06T16:20 op-1 complaint/COMPLAINT_REOPENED complaint=c-1
         A 2026-04-06T16:21 op-1 complaint/HOLDING_LETTER_SENT complaint=c-1
         A 2026-04-07T16:20 op-1 complaint/FULL_RESPONSE_SENT complaint=c-1
         """,
         {
-            "created_at": at("2026-03-06 16:12"), "holding_letter_at": at("2026-03-06 16:15"), "closed_at": None,
-            "voided": False, "within_holding_sla": True, "within_sla": False,
+            "created_at": at("2026-03-06 16:12"), "owner": "olga", "holding_letter_at": at("2026-03-06 16:15"),
+            "full_response_at": at("2026-03-06 16:18"), "closed_at": None, "voided": False, "within_holding_sla": True,
+            "within_sla": False,
         },
+    ),
+    _complaint(
+        "closed in time, opened again and closed late: late",
+        """
+        A 2026-03-06T16:12 op-1 complaint/COMPLAINT_CREATED
+        A 2026-03-09T10:00 op-1 complaint/COMPLAINT_CLOSED
+        A 2026-03-10T10:00 op-1 complaint/COMPLAINT_REOPENED
+        A 2026-03-30T10:00 op-1 complaint/COMPLAINT_CLOSED
+        """,
+        {"created_at": at("2026-03-06 16:12"), "closed_at": at("2026-03-30 10:00"), "within_sla": False},
     ),
     _complaint(
         "the same name again is the same complaint; another name is another",

@@ -1,4 +1,4 @@
-"""What becomes of cases that providers are given, worked out by hand from RULES.md §7."""
+"""What becomes of cases that providers are given, worked out by hand from docs/rules.md §7."""
 
 from __future__ import annotations
 

@@ -1,24 +1,25 @@
-"""Who may act over HTTP: bearer tokens are checked here, and what is refused is logged and slowed."""
+"""Refusals over HTTP: how they are said, logged and, where they come too often, slowed."""
 
 from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from http import HTTPStatus
 from ipaddress import IPv6Address, ip_address
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from litestar import Request
 from litestar.exceptions import HTTPException
 
 from workers.logs import get_logger
-from workers.tokens import Token, TokenRole, Tokens
 
 ATTEMPTS_MAX: Final = 10
 ATTEMPTS_WITHIN_S: Final = 60.0
 ADDRESSES_MAX: Final = 1024
 _IPV6_NETWORK_BITS: Final = 64
+_USUAL_PORTS: Final = {"http": 80, "https": 443}
 
 AnyRequest = Request[Any, Any, Any]
 
@@ -31,10 +32,11 @@ class Refusal(HTTPException):
 
 
 class Attempts:
-    """Counts failures by address: `ATTEMPTS_MAX` a minute, then no more is looked at until the minute is over.
+    """Counts failures by sender: `ATTEMPTS_MAX` a minute, then no more is looked at until the minute is over.
 
     Thread-safe by the interpreter's lock as it is used: each call is one step or may be lost without harm. Remembers
-    `ADDRESSES_MAX` addresses, the last ones that failed; of IPv6 whole networks of 64 bits, which one sender has.
+    `ADDRESSES_MAX` of them, the last ones that failed. A sender is an address, of IPv6 a whole network of 64 bits,
+    which one sender has; or a name that a proxy vouches for, which behind its address tells one from another.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -42,50 +44,29 @@ class Attempts:
         self._failures: OrderedDict[str, tuple[int, float]] = OrderedDict()
 
     def __len__(self) -> int:
-        """How many addresses it remembers."""
+        """How many senders it remembers."""
         return len(self._failures)
 
-    def wait_s(self, address: str) -> int:
-        """Seconds until this address is looked at again; 0: it is now."""
-        failures, until = self._failures.get(_network(address), (0, 0.0))
+    def wait_s(self, sender: str) -> int:
+        """Seconds until this sender is looked at again; 0: it is now."""
+        failures, until = self._failures.get(_network(sender), (0, 0.0))
         left_s = until - self._clock()
         return int(left_s) + 1 if failures >= ATTEMPTS_MAX and left_s > 0 else 0
 
-    def fail(self, address: str) -> None:
-        """Count a failure."""
-        network, now = _network(address), self._clock()
-        failures, until = self._failures.pop(network, (0, 0.0))
-        self._failures[network] = (failures + 1, until) if until > now else (1, now + ATTEMPTS_WITHIN_S)
+    def fail(self, sender: str, kind: str = "") -> int:
+        """Count a failure; which one of this minute it is. `kind`s are counted each for itself, and slow nobody."""
+        counted, now = _network(sender) + kind, self._clock()
+        failures, until = self._failures.pop(counted, (0, 0.0))
+        failures, until = (failures + 1, until) if until > now else (1, now + ATTEMPTS_WITHIN_S)
+        self._failures[counted] = (failures, until)
         while len(self._failures) > ADDRESSES_MAX:
             self._failures.popitem(last=False)
+        return failures
 
 
-class Access:
-    """Checks the bearer tokens of requests."""
-
-    def __init__(self, tokens: Tokens) -> None:
-        self.tokens = tokens
-        self._attempts = Attempts()
-
-    def require(self, request: AnyRequest, role: TokenRole) -> Token:
-        """The request's token. Raises `Refusal`: 401 without a right one, 403 where it has not this role.
-
-        Failures are logged, never the token; of one address `ATTEMPTS_MAX` a minute are, and then get 429. A right
-        token always passes: a faulty program must not lock out its neighbours behind the same proxy.
-        """
-        scheme, _, secret = request.headers.get("authorization", "").partition(" ")
-        token = self.tokens.find(secret.strip()) if scheme.lower() == "bearer" else None
-        if token is not None and role in token.roles:
-            return token
-        if wait_s := self._attempts.wait_s(address(request)):
-            raise too_many(wait_s)
-        self._attempts.fail(address(request))
-        if token is not None:
-            raise refused(
-                request, HTTPStatus.FORBIDDEN, f"the token of {token.name!r} is no {role} token", who=token.name
-            )
-        why = "the token is not known" if secret else "a token is needed: Authorization: Bearer …"
-        raise refused(request, HTTPStatus.UNAUTHORIZED, why, headers={"www-authenticate": 'Bearer realm="caselog"'})
+def is_told(times: int) -> bool:
+    """Whether this one of so many of the same is in the log: the 1st, 2nd, 4th, 8th … So many never look like one."""
+    return times & (times - 1) == 0
 
 
 def address(request: AnyRequest) -> str:
@@ -94,14 +75,81 @@ def address(request: AnyRequest) -> str:
 
 
 def refused(
-    request: AnyRequest, status: HTTPStatus, why: str, *, who: str | None = None, headers: dict[str, str] | None = None
+    request: AnyRequest,
+    status: HTTPStatus,
+    why: str,
+    *,
+    who: str | None = None,
+    headers: dict[str, str] | None = None,
+    is_logged: bool,
 ) -> Refusal:
-    """Log a request that was not allowed; the answer to raise."""
-    said = {"who": who} if who is not None else {}
-    get_logger().warning(
-        "a request was refused", why=why, method=request.method, path=request.url.path, address=address(request), **said
-    )
+    """The refusal to raise, of a request that was not allowed. It is logged without what the request carried.
+
+    Whether it is logged decides who asks for it: see `Admission`, which lets nobody fill the log.
+    """
+    if is_logged:
+        said = {"who": who} if who is not None else {}
+        get_logger().warning(
+            "a request was refused",
+            why=why,
+            method=request.method,
+            path=where(request),
+            address=address(request),
+            **said,
+        )
     return Refusal(status, why, headers)
+
+
+def where(request: AnyRequest) -> str:
+    """The address that was asked for as it is declared, without the names in it; "unknown" where there is none."""
+    found: str = request.scope.get("path_template") or "unknown"
+    return found
+
+
+def is_from_our_page(request: AnyRequest, known: Collection[str]) -> bool:
+    """False where a browser sent this request for a page that is not ours. `known` are our hosts' names.
+
+    By Sec-Fetch-Site; over plain HTTP browsers do not send that, then by Origin. What sends neither is no browser that
+    could be led astray, and has no cookie either.
+    """
+    site = request.headers.get("sec-fetch-site")
+    origin = request.headers.get("origin")
+    if site is not None:
+        return site == "same-origin"
+    return origin is None or _is_our_origin(origin, request.headers.get("host", ""), known)
+
+
+def is_asked_for_here(request: AnyRequest) -> bool:
+    """False where a browser asks for a part of another site's page: a picture, a script, a frame, a fetch.
+
+    That page cannot read the answer, but what it looks up in somebody's name would be in the audit as his. A link that
+    leads here is another matter, unless it is fetched ahead: he sees what was asked for. Over plain HTTP browsers say
+    none of this.
+    """
+    if request.headers.get("sec-fetch-site", "none") in ("same-origin", "none"):
+        return True
+    if "sec-purpose" in request.headers:
+        return False
+    return (request.headers.get("sec-fetch-mode"), request.headers.get("sec-fetch-dest")) == ("navigate", "document")
+
+
+def _is_our_origin(origin: str, host: str, known: Collection[str]) -> bool:
+    """A proxy may ask by another name than the browser, which is then one of those that are known.
+
+    Its port is then the one that the proxy asks for, or none: what else listens on this name has another origin.
+    """
+    try:
+        parts = urlsplit(origin)
+        name, port = (parts.hostname or "").removesuffix("."), parts.port
+        asked_port = urlsplit(f"//{host}").port
+    except ValueError:
+        return False
+    usual = _USUAL_PORTS.get(parts.scheme)
+    if usual is None or parts.path or parts.query or parts.fragment:
+        return False
+    if parts.netloc.lower() == host.lower():
+        return True
+    return name in known and "@" not in parts.netloc and port in (None, usual, asked_port)
 
 
 def too_many(wait_s: int) -> Refusal:

@@ -1,8 +1,8 @@
 """Whether a worker on this machine gets work done: `python -m workers.beating recorder`, a container's health check.
 
-Exit status 0 where every worker of that role and this host name proved work or an empty queue (RULES.md §8) in the last
-30 seconds (CASELOG_HEALTH_HEARTBEAT_S), or says that it is paused; 1 otherwise, with one line on stderr. A person's
-or the breaker's pause is no reason to start a container again.
+Exit status 0 where every worker of that role and this host name proved work or an empty queue (docs/rules.md §8) in the
+last 30 seconds (CASELOG_HEALTH_HEARTBEAT_S), or says that it is paused; 1 otherwise, with one line on stderr. A
+person's or the breaker's pause is no reason to start a container again.
 """
 
 from __future__ import annotations

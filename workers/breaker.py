@@ -1,4 +1,4 @@
-"""The breaker: says when most of what arrives dies, which is a bad deploy and not bad data (DESIGN.md, decision 8)."""
+"""The breaker: says when most of what arrives dies, seldom the data's fault (docs/design.md "A bad deploy")."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections import Counter, deque
 from collections.abc import Mapping
 
 import msgspec
+
+from events.phrases import count_of
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -22,8 +24,9 @@ class Verdict(msgspec.Struct, frozen=True):
         """What happened and what to do, without anything of the events."""
         reason, times = max(self.dead.items(), key=lambda item: item[1])
         return (
-            f"{self.deaths:,} of the last {self.arrived:,} events became dead letters, {times:,} of them {reason}. "
-            f"See: caselog dead list --group --reason {reason}. Deploy what knows these events, or run: caselog resume"
+            f"{self.deaths:,} of the last {count_of(self.arrived, 'event')} became dead letters, {times:,} of them "
+            f"{reason}. See: caselog dead list --group --reason {reason}. Deploy what knows these events, or run: "
+            f"caselog resume"
         )
 
 

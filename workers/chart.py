@@ -97,7 +97,7 @@ def draw(
             y=round(base - number * upwards, 2),
             width=round(width, 2),
             height=round(number * upwards, 2),
-            words=f"{spoken(day, by)}: {_number(number)} {unit}",
+            words=f"{spoken(day, by)}: {_counted(number, unit)}",
         )
         for place, (day, number) in enumerate(zip(days, numbers, strict=True))
     ]
@@ -106,8 +106,8 @@ def draw(
     return Chart(
         title=f"{what} per {by}",
         description=(
-            f"Bars from {spoken(days[0], by)} to {spoken(days[-1], by)}. The highest is {_number(numbers[highest])} "
-            f"{unit}, {spoken(days[highest], by)}."
+            f"Bars from {spoken(days[0], by)} to {spoken(days[-1], by)}. The highest is "
+            f"{_counted(numbers[highest], unit)}, {spoken(days[highest], by)}."
         ),
         left=left,
         bars=bars,
@@ -166,6 +166,12 @@ def _ticks(highest: float) -> tuple[float, list[float]]:
     top = size * max(ceil(highest / size), 1)
     ticks = [size * place for place in range(round(top / size) + 1)]
     return top, ticks
+
+
+def _counted(number: float, unit: str) -> str:
+    """The number and its unit, whose first word is a plural: 1 second a timer, 2 seconds a timer."""
+    counted, _, rest = unit.partition(" ")
+    return f"{_number(number)} {counted.removesuffix('s') if number == 1 else counted}{' ' if rest else ''}{rest}"
 
 
 def _number(number: float) -> str:

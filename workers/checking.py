@@ -14,7 +14,7 @@ from typing import Any, Final
 from events.afresh import ActorAfresh, Definitions, fold_whole_case, set_by
 from events.facts import Facts
 from events.resolve import Rules
-from events.state import CaseState, Log, TimerState
+from events.state import MEMORY, CaseState, Log, TimerState
 from schema import verifying
 from schema.findings import Entry, Finding
 from schema.proof import CASE, CASE_PLAIN, FLAGS, TIMER, Session
@@ -31,13 +31,8 @@ _CASE: Final = itemgetter(LOG.index("case_reference"))
 _TIMER_AT: Final = len(ACTOR_LOG)
 _flags: Final = attrgetter(*FLAGS)
 _case_plain: Final = attrgetter(*CASE_PLAIN)
-_memory_defaults: Final = {
-    "last_outcome": None,
-    "viewed_timers": (),
-    "call_started": False,
-    "open_complaints": (),
-    "called_back": False,
-}
+# What the column `memory` holds where it says nothing.
+_memory_defaults: Final = {name: getattr(CaseState(reference=""), name) for name in MEMORY if name != "last_log"}
 # Columns of a case that hold part of another field of the fold's state.
 _FIELD_OF: Final = {"last_log_time": "last_log", "last_log_source": "last_log", "last_log_event_id": "last_log"}
 

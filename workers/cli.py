@@ -9,9 +9,13 @@ from typing import Any, Final, NoReturn
 
 import typer
 
+from events.credentials import hide
 from events.errors import CaselogError
+from events.phrases import sentence
+from workers import command_line
 from workers.commands import (
     auditing,
+    continuing,
     controlling,
     explaining,
     exports,
@@ -22,7 +26,9 @@ from workers.commands import (
     reading,
     reporting,
     running,
+    waiting,
 )
+from workers.tracebacks import hide_in_tracebacks
 
 app = typer.Typer(
     name="caselog",
@@ -42,22 +48,24 @@ for module in (
     controlling,
     operating,
     mending,
+    waiting,
     auditing,
+    continuing,
     proving,
 ):
     module.add_to(app)
 
 
-# No such table, column or function: an older schema, or none.
-_OLDER: Final = ("42P01", "42703", "42883")
 # The base of all that typer raises for what was typed; it has no public name.
 _UsageError: Final[type[Exception]] = typer.BadParameter.__mro__[1]
 
 
 def main() -> NoReturn:
     """Run the command line. Exits 0 only on success; what a user can mend is one line on stderr."""
-    # An app of CASELOG_APPS may lie where the command is run, as with other servers' command lines.
-    sys.path.insert(0, str(Path.cwd()))
+    # An app of CASELOG_APPS may lie where the command is run. Behind what is installed: a file of that name hides none.
+    sys.path.append(str(Path.cwd()))
+    hide_in_tracebacks()
+    command_line.begin()
     try:
         status = app(standalone_mode=False)
     except CaselogError as error:
@@ -78,18 +86,18 @@ def main() -> NoReturn:
 
 
 def fail(message: str, status: int = 1) -> NoReturn:
-    """One line on stderr, whatever line breaks a library put into the message."""
-    sys.stderr.write(f"caselog: {' '.join(message.split())}\n")
+    """One line on stderr, whatever line breaks a library put into the message; without passwords."""
+    sys.stderr.write(f"caselog: {' '.join(hide(message).split())}\n")
     sys.exit(status)
 
 
 def _refuse(error: Any) -> NoReturn:
     """What was typed makes no sense: one line, and where to read more."""
-    what = error.format_message().replace("Value error, ", "").rstrip().rstrip(".")
+    what = error.format_message().replace("Value error, ", "").strip()
     if not what:  # `caselog` alone: its help has been shown
         sys.exit(error.exit_code)
     command = error.ctx.command_path if error.ctx is not None else "caselog"
-    fail(f"{what}. See: {command} --help", error.exit_code)
+    fail(f"{sentence(what)} See: {command} --help", error.exit_code)
 
 
 def _unusable(error: Exception) -> str | None:
@@ -98,21 +106,47 @@ def _unusable(error: Exception) -> str | None:
     import redis
     import sqlalchemy.exc
 
-    if isinstance(error, sqlalchemy.exc.OperationalError):
-        return f"PostgreSQL cannot be used: {_said(error.orig)}. Check CASELOG_DATABASE_URL and its server."
-    if isinstance(error, sqlalchemy.exc.ProgrammingError) and getattr(error.orig, "sqlstate", "") in _OLDER:
-        return "the database has no caselog tables, or older ones. Run: caselog migrate"
-    if isinstance(error, redis.ConnectionError | redis.TimeoutError):
-        return f"Redis cannot be reached: {_said(error)}. Check CASELOG_BROKER_URL, CASELOG_REDIS_URL and their server."
-    if isinstance(error, kombu.exceptions.OperationalError | ConnectionError):
-        return f"the broker cannot be reached: {_said(error)}. Check CASELOG_BROKER_URL and its server."
+    from events.refusals import refusal
+    from workers.transactions import is_other_schema
+
+    # Whatever the class of an error by which a session was left: that of a read-only one is not "operational".
+    if isinstance(error, sqlalchemy.exc.DBAPIError) and (
+        error.connection_invalidated or isinstance(error, sqlalchemy.exc.OperationalError)
+    ):
+        return f"PostgreSQL cannot be used: {sentence(error.orig)} Check CASELOG_DATABASE_URL and its server."
+    if isinstance(error, sqlalchemy.exc.DBAPIError) and is_other_schema(error):
+        said, _, _ = str(error.orig).strip().partition("\n")
+        return _schema() or (
+            f"the database's tables are not those that are needed: {sentence(said)} See: caselog ping (and for an "
+            "outbox: caselog relay --ddl)"
+        )
+    if isinstance(error, redis.ConnectionError | redis.TimeoutError) and refusal(error) is None:
+        return (
+            f"Redis cannot be reached: {sentence(error)} Check CASELOG_BROKER_URL, CASELOG_REDIS_URL and their server."
+        )
+    # A broker that is silent ends a driver's wait with the plain error of a socket.
+    if isinstance(error, kombu.exceptions.OperationalError | ConnectionError | TimeoutError):
+        return f"the broker cannot be reached: {sentence(error)} Check CASELOG_BROKER_URL and its server."
     if isinstance(error, OSError) and error.filename is not None:
         return f"{str(error.filename)!r} cannot be used: {error.strerror}"
-    return None
+    return refusal(error)
 
 
-def _said(error: object) -> str:
-    return str(error).strip().rstrip(".?")
+def _schema() -> str | None:
+    """Which schema this version needs and what to do, where the database in force has another one."""
+    from schema.connection import make_engine
+    from workers.services import find_database_url
+    from workers.settings import load_settings
+    from workers.transactions import which_schema
+
+    try:
+        engine = make_engine(find_database_url(load_settings()), application="caselog command")
+    except CaselogError:  # an outbox may lie in another database than caselog's, which is not known here
+        return None
+    try:
+        return which_schema(engine)
+    finally:
+        engine.dispose()
 
 
 if __name__ == "__main__":

@@ -33,6 +33,8 @@ Point: TypeAlias = Literal[
     "aggregator.committed",
     "requeue.before_commit",  # dead letters of a batch are recorded and deleted, and counted in the audit
     "requeue.committed",
+    "reads.before_commit",  # reads of the stream are in the audit
+    "reads.committed",  # and committed; the stream still has them
     "rebuild.before_swap",  # all is folded afresh, the gate is open
     "rebuild.in_swap",  # the gate is closed and everything is written
     "rebuild.swapped",  # it is committed; the reports' outbox is not added up

@@ -3,12 +3,14 @@
 Three facts decide the layout. PostgreSQL refuses to run as root, and the user that it runs as instead cannot enter a
 home directory of mode 700: so for root the database lies outside the data directory, under `/var/lib/caselog`. The
 path of a Unix socket is limited to about 100 characters: so sockets lie in a short directory of their own. And the
-permissions of a directory that is not ours are never changed. See docs/embedded.md.
+permissions of a directory that is not ours are never changed. As `nobody`, which other programs are, too, PostgreSQL's
+files would be theirs to read: so it runs as a user id that nobody has. See docs/embedded.md.
 """
 
 from __future__ import annotations
 
 import fcntl
+import grp
 import hashlib
 import json
 import os
@@ -24,9 +26,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from events.errors import SettingsError
+from events.phrases import sentence
 
 OUTSIDE_ROOT = Path("/var/lib/caselog")
-UNPRIVILEGED_USER = "nobody"
+# What systemd's table of user ids leaves to nobody, and a container that maps 65,536 of them still has.
+PRIVATE_IDS = range(60_706, 61_184)
 SOCKET_PATH_BYTES_MAX = 100  # sun_path holds 104 bytes on macOS and 108 on Linux, with the final zero
 _SOCKET_NAME = "/postgres/.s.PGSQL.5432"
 _RECORD = "place.json"
@@ -35,12 +39,15 @@ _TOKEN = re.compile(r"[0-9a-f]{12}")
 
 @dataclass(frozen=True)
 class Place:
-    """The directories of one data directory's servers. `user` runs PostgreSQL; None: whoever starts it."""
+    """The directories of one data directory's servers.
+
+    `user_id` is the user and the group as which PostgreSQL runs; None: whoever starts it.
+    """
 
     data_dir: Path
     base: Path  # what PostgreSQL's user can enter: the data directory itself, or root's directory outside
     sockets: Path
-    user: str | None = None
+    user_id: int | None = None
 
     @property
     def postgres_data(self) -> Path:
@@ -120,9 +127,10 @@ def make_place(data_dir: Path) -> Place:
         for directory in (place.redis_data, place.logs, place.redis_sockets):
             directory.mkdir(mode=0o700, exist_ok=True)
         place.postgres_sockets.mkdir(mode=0o700, exist_ok=True)
-        if place.user is not None:
-            user = pwd.getpwnam(place.user)
-            os.chown(place.postgres_sockets, user.pw_uid, user.pw_gid)
+        if place.user_id is not None:
+            os.chown(place.postgres_sockets, place.user_id, place.user_id)
+        for directory in (place.redis_sockets, place.postgres_sockets):
+            directory.chmod(0o700)  # an earlier run may have left them
     return place
 
 
@@ -208,7 +216,6 @@ def _place_of_root(data_dir: Path) -> Place:
     data_dir = data_dir.resolve()
     known = find_place(data_dir)
     try:
-        pwd.getpwnam(UNPRIVILEGED_USER)
         _make_open(OUTSIDE_ROOT)
         with _outside_lock():
             if known is not None and known.base.is_dir():
@@ -216,13 +223,37 @@ def _place_of_root(data_dir: Path) -> Place:
                 place = known
             else:
                 place = _new_outside(data_dir)
-    except (KeyError, OSError) as error:
+            _make_private(place)
+    except OSError as error:
         raise SettingsError(
-            f"root cannot run the embedded PostgreSQL as {UNPRIVILEGED_USER!r} under {str(OUTSIDE_ROOT)!r}: {error}. "
+            f"root cannot keep the embedded PostgreSQL under {str(OUTSIDE_ROOT)!r}: {sentence(error)} "
             "Run caselog as another user, or set CASELOG_DATABASE_URL"
         ) from None
     _make_open(place.sockets)
     return place
+
+
+def private_id() -> int:
+    """A number that is no user's and no group's of this machine."""
+    for number in PRIVATE_IDS:
+        try:
+            pwd.getpwuid(number)
+        except KeyError:
+            with suppress(KeyError):
+                grp.getgrgid(number)
+                continue
+            return number
+    raise SettingsError(
+        f"each user id from {PRIVATE_IDS[0]} to {PRIVATE_IDS[-1]} is someone's, and root's embedded PostgreSQL "
+        "needs one of its own. Run caselog as another user, or set CASELOG_DATABASE_URL"
+    )
+
+
+def _make_private(place: Place) -> None:
+    """Let nobody but root and PostgreSQL's own user enter root's directory outside, whoever could before."""
+    assert place.user_id is not None
+    os.chown(place.base, 0, place.user_id)
+    place.base.chmod(0o710)
 
 
 def _make_open(directory: Path) -> None:
@@ -234,12 +265,12 @@ def _make_open(directory: Path) -> None:
 
 def _outside(data_dir: Path, token: str) -> Place:
     base = OUTSIDE_ROOT / token
-    return Place(data_dir, base, base / "sockets", UNPRIVILEGED_USER)
+    return Place(data_dir, base, base / "sockets", private_id())
 
 
 def _new_outside(data_dir: Path) -> Place:
     place = _outside(data_dir, secrets.token_hex(6))
-    _make_open(place.base)
+    place.base.mkdir(mode=0o700)
     owner = place.base / "owner.json"
     owner.write_text(json.dumps({"token": place.base.name, "data_dir": str(data_dir)}))
     _link(owner, data_dir / _RECORD)

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Final
 
 import msgspec
 
 from events.errors import EventError, MalformedEvent, UnknownCase
-from events.message import Event, Malformed, Message, decode
+from events.message import Event, Malformed, Message, decode, misspelt_members, open_event
+from events.phrases import count_of, said, storable
 from schema.deadletters import DeadLetter
 from schema.parking import Parked
+
+# With a traceback and all faults of an event; a rule may refuse an event in more words than anybody reads.
+MESSAGE_CHARACTERS: Final = 20_000
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -34,6 +39,11 @@ def identity(entry: Entry) -> tuple[str, str]:
     return entry.item.source, entry.item.id
 
 
+def parked_name(entry: Entry) -> tuple[str, str] | None:
+    """The (source, event_id) under which it is parked; None where it is not."""
+    return None if entry.parked is None else (entry.parked.source, entry.parked.event_id)
+
+
 def waiting(entry: Entry) -> Parked:
     event = entry.item
     assert isinstance(event, Event)
@@ -44,8 +54,8 @@ def waiting(entry: Entry) -> Parked:
 def unknown_case(entry: Entry) -> EventError:
     assert entry.parked is not None
     return UnknownCase(
-        f"no case with this event's subject was created within {entry.parked.age_s:,.0f} seconds. Publish the event "
-        f"that creates it, or mend the subject; then run: caselog dead requeue --reason unknown_case"
+        f"no case with this event's subject was created within {count_of(round(entry.parked.age_s), 'second')}. "
+        f"Publish the event that creates it, or mend the subject; then run: caselog dead requeue --reason unknown_case"
     )
 
 
@@ -58,7 +68,7 @@ def dead_letter(entry: Entry, error: EventError) -> DeadLetter:
     before = entry.parked or entry.dead
     return DeadLetter(
         reason=error.reason,
-        message=str(error).replace("\x00", "\N{REPLACEMENT CHARACTER}"),
+        message=storable(_told(entry, error)),
         raw=entry.raw,
         source=item.source,
         event_id=event_id,
@@ -68,6 +78,14 @@ def dead_letter(entry: Entry, error: EventError) -> DeadLetter:
         attempts=1 if before is None else before.attempts + 1,
         id=None if entry.dead is None else entry.dead.id,
     )
+
+
+def _told(entry: Entry, error: EventError) -> str:
+    """The error in words. Where a member was misspelt, that may be all that is wrong with the event."""
+    if isinstance(entry.item, Malformed):
+        return said(error, MESSAGE_CHARACTERS)
+    members, _ = open_event(entry.raw)
+    return " ".join([said(error, MESSAGE_CHARACTERS), *misspelt_members(members)])
 
 
 def dead_entry(letter: DeadLetter) -> Entry:

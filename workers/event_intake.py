@@ -16,11 +16,11 @@ from litestar.handlers import HTTPRouteHandler
 
 from events.errors import BufferFull, PublisherClosed, PublishError
 from events.publisher import Publisher
-from workers.access import Access, AnyRequest
-from workers.http_binding import BODY_BYTES_MAX, FAULTS_SHOWN_MAX, NoEvents, read_events
+from workers.access import AnyRequest
+from workers.callers import Need
+from workers.http_binding import BODY_BYTES_MAX, FAULTS_SHOWN_MAX, NoEvents, Refuses, read_events
 from workers.logs import get_logger
 from workers.openapi import BEARER, EVENTS_ANSWERS, EVENTS_BODY, operation
-from workers.tokens import TokenRole
 
 # A broker that is away is said so soon; the sender sends the same again.
 RETRY_FOR_S: Final = 2.0
@@ -34,9 +34,10 @@ WAITING_BYTES_MAX: Final = 64 * 1024 * 1024
 class EventIntake:
     """Takes events from requests to the broker. One Publisher, made at the first request; no page waits for it."""
 
-    def __init__(self, broker_url: str, access: Access) -> None:
+    def __init__(self, broker_url: str, refuses: Refuses) -> None:
+        """`refuses` says why an event would be a dead letter, as far as is known here: it is refused at once."""
         self._broker_url = broker_url
-        self._access = access
+        self._refuses = refuses
         self._lock = threading.Lock()
         self._publisher: Publisher | None = None
         self._is_closed = False
@@ -50,9 +51,9 @@ class EventIntake:
             request_max_body_size=BODY_BYTES_MAX,
             summary="Publish events",
             operation_class=operation(EVENTS_ANSWERS, body=EVENTS_BODY, security=[BEARER]),
+            needs=Need.PUBLISHER,  # told before any of the body is read
         )
         async def post_events(request: AnyRequest) -> Response[bytes]:
-            self._access.require(request, TokenRole.PUBLISHER)  # before any of the body is read
             return await self._take(request)
 
         return post_events
@@ -88,8 +89,9 @@ class EventIntake:
             raise BufferFull(f"{self._waiting_bytes:,} bytes wait for the broker")
         self._waiting_bytes += len(body)
         try:
-            events = await asyncio.to_thread(read_events, request.headers.multi_items(), body)
-            await self._publish(events)
+            events = await asyncio.to_thread(read_events, request.headers.multi_items(), body, self._refuses)
+            if events:  # CloudEvents allows an empty batch
+                await self._publish(events)
         finally:
             self._waiting_bytes -= len(body)
         return len(events)

@@ -1,8 +1,8 @@
 """Where exported files go: a directory, or an object store by its URL. What is visible there is whole.
 
 In a directory a file is written under a name that begins with a dot and renamed when it is complete. On an object
-store it appears with the end of its upload. fsspec knows the stores (`s3://`, `gs://`, `abfs://` …), each by a library
-that is installed beside it.
+store it appears with the end of its upload. fsspec has the stores (`STORES`), each by a library that is installed
+beside it; what else fsspec knows (servers of files, caches, chains of them) is refused.
 """
 
 from __future__ import annotations
@@ -15,15 +15,21 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Final, Protocol
 
+from events.credentials import hide
 from events.errors import CaselogError
+from events.phrases import sentence
 
 # Part of an upload, held in memory. Object stores take up to 10,000 parts: files of up to 160 GB.
 PART_BYTES: Final = 16 * 1024 * 1024
 BUFFER_BYTES: Final = 256 * 1024
 SAID_CHARACTERS: Final = 300
-_SCHEME: Final = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
-# Each process has a memory of its own, and these cannot be written to, or not safely.
-_UNSUITABLE: Final = ("memory", "http", "https", "data", "reference")
+# Object stores, whose uploads appear whole. No place of one machine, and no server that whoever asks could name.
+STORES: Final = ("s3", "s3a", "gs", "gcs", "abfs", "abfss", "az")
+_STORE: Final = re.compile(r"([a-z][a-z0-9]+)://(.*)", re.IGNORECASE | re.DOTALL)
+_FILE: Final = re.compile(r"(?:file|local)://(?:localhost)?(/.*)", re.IGNORECASE | re.DOTALL)
+# A scheme, a chain of them, a drive of Windows; a path with a colon in its first name looks the same.
+_NO_PATH: Final = re.compile(r"[^/:]*:|\\\\")
+_BUCKET: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 class BadTarget(CaselogError):
@@ -66,22 +72,54 @@ class Target(Protocol):
 
 
 def plain_url(url: str) -> str:
-    """The URL, or the absolute path of a directory. Raises `BadTarget` where it could hold a secret: it is kept."""
-    scheme = _SCHEME.match(url)
-    if scheme is None or scheme[1].lower() in ("file", "local"):
-        path = url if scheme is None else url[scheme.end() :]
-        if not path:
-            raise BadTarget(f"{url!r} names no directory. Give one, or a URL such as s3://bucket/exports")
-        return str(Path(path).expanduser().absolute())
-    rest = url[scheme.end() :]
-    if "@" in rest.partition("/")[0] or "?" in rest or "#" in rest:
+    """The URL, or the absolute path of a directory. Raises `BadTarget` where it could hold a secret: it is kept.
+
+    What is refused for its kind is not repeated: who forgot a part of a URL may have put a secret in its place.
+    """
+    store = _STORE.fullmatch(url)
+    if store is not None and store[1].lower() in STORES:
+        return _store_url(url, store[1], store[2])
+    file = _FILE.fullmatch(url)
+    if not url or (file is None and _NO_PATH.match(url)):
         raise BadTarget(
-            f"a URL of {scheme[1]}:// may hold no user, password or query, since it is kept and shown: "
+            f"exports go to a directory, or to {_stores()}, such as s3://bucket/exports, and to nothing else; of a "
+            "directory whose name has a colon, give the absolute path"
+        )
+    try:
+        path = Path(url if file is None else file[1]).expanduser()
+        return os.path.normpath(path.absolute())
+    except RuntimeError:  # ~somebody
+        raise BadTarget("exports go to a directory: there is no home directory of this name") from None
+
+
+def _store_url(url: str, scheme: str, rest: str) -> str:
+    bucket, _, path = rest.partition("/")
+    if "@" in bucket or "?" in rest or "#" in rest:
+        raise BadTarget(
+            f"a URL of {scheme}:// may hold no user, password or query, since it is kept and shown: "
             "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (or FSSPEC_<STORE>_<OPTION>) for the tasks workers"
         )
-    if scheme[1].lower() in _UNSUITABLE or not rest.strip("/"):
-        raise BadTarget(f"{url!r} cannot be exported to. Give a directory, or a URL such as s3://bucket/exports")
+    if not _BUCKET.fullmatch(bucket) or "::" in path or {"..", "."} & {*path.split("/")}:
+        raise BadTarget(
+            f"a URL of {scheme}:// is a bucket and a path, such as s3://bucket/exports, and no chain of URLs"
+        )
     return url.rstrip("/")
+
+
+def refuse_outside(target: str, exports: str) -> None:
+    """Raises `BadTarget` for a directory that is neither that of the setting nor below it, links followed.
+
+    A worker writes with its own rights, for whoever may ask. What it may do on a store, its credentials there say.
+    """
+    if not target.startswith("/"):
+        return
+    with suppress(OSError, RuntimeError):  # a circle of links is below nothing
+        if exports.startswith("/") and Path(target).resolve().is_relative_to(Path(exports).resolve()):
+            return
+    raise BadTarget(
+        f"{target!r} is not in the directory of exports, {exports!r}. Give one in there, or set CASELOG_EXPORT_URL to "
+        "where they may go, for the tasks workers and where exports are asked for"
+    )
 
 
 def open_target(url: str) -> Target:
@@ -89,10 +127,16 @@ def open_target(url: str) -> Target:
 
     Raises `BadTarget` where its library is not installed, which is worth knowing before anybody waits.
     """
-    scheme = _SCHEME.match(url)
-    if scheme is None:
+    if url.startswith("/"):
         return _Directory(Path(url))
-    return _Store(scheme[1].lower(), url)
+    store = _STORE.fullmatch(plain_url(url))
+    if store is None:
+        raise BadTarget("exports go to a directory by its absolute path, or to a store")
+    return _Store(store[1].lower(), url)
+
+
+def _stores() -> str:
+    return ", ".join(f"{name}://" for name in STORES)
 
 
 def location(url: str, name: str) -> str:
@@ -155,10 +199,8 @@ class _Store:
         try:
             fsspec.get_filesystem_class(scheme)
         except ImportError as error:
-            extra = "pip install 'caselog[s3]'" if scheme in ("s3", "s3a") else str(error)
+            extra = "pip install 'caselog[s3]'" if scheme in ("s3", "s3a") else hide(str(error))
             raise BadTarget(f"{url!r} needs a library that is not installed here: {extra}") from None
-        except ValueError:
-            raise BadTarget(f"there is no store {scheme!r}. Give a directory, or a URL such as s3://bucket/x") from None
         with _saying(url):
             # An instance of our own: a cached one would remember listings, and open files of other threads.
             self._store, self._path = fsspec.url_to_fs(url, skip_instance_cache=True)
@@ -219,8 +261,8 @@ def _saying(url: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        said = " ".join(str(error).split())[:SAID_CHARACTERS] or type(error).__name__
+        said = " ".join(hide(str(error)).split())[:SAID_CHARACTERS] or type(error).__name__
         raise StoreError(
-            f"{url!r} cannot be used: {said}. Check that it exists and what the tasks workers may do there, then ask "
-            "again"
+            f"{url!r} cannot be used: {sentence(said)} Check that it exists and what the tasks workers may do there, "
+            "then ask again"
         ) from error

@@ -16,13 +16,15 @@ import psycopg
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
+from events.credentials import hide
 from events.errors import CaselogError
 from schema import report_exports
 from schema.report_exports import HELD_S, Export
 from schema.reports.reading import read_rows
-from workers.export_target import Unpublished, location, open_target
+from workers.export_target import Unpublished, location, open_target, refuse_outside
 from workers.formats import write
 from workers.logs import get_logger
+from workers.transactions import is_other_schema, which_schema
 
 RENEWED_S: Final = 1.0
 CONNECTIONS: Final = 3
@@ -36,10 +38,12 @@ class Exporter:
     """Works on the exports of one database, one at a time; several may work beside each other.
 
     `engine` has `CONNECTIONS` for it alone: one reads, perhaps for long, one says how far it is, one tidies up.
+    `exports` is where files may be written: below that directory, or on a store.
     """
 
-    def __init__(self, engine: Engine, *, retention_days: int, renewed_s: float = RENEWED_S) -> None:
+    def __init__(self, engine: Engine, *, exports: str, retention_days: int, renewed_s: float = RENEWED_S) -> None:
         self._engine = engine
+        self._exports = exports
         self._retention_days = retention_days
         self._renewed_s = renewed_s
         self._tidying, self._exporting = threading.Lock(), threading.Lock()
@@ -111,6 +115,10 @@ class Exporter:
                 get_logger().info("an export was cancelled, or taken over by another worker", export=export.id)
             elif isinstance(error, DBAPIError) and _is_away(error):
                 raise  # its hold runs out, and it is begun anew
+            elif is_other_schema(error) and which_schema(self._engine) is not None:
+                with self._engine.begin() as db:  # for a worker of the schema's version, or until it is migrated
+                    report_exports.release(db, export)
+                raise
             else:
                 self._fail(export, error, hold.rows)
 
@@ -122,6 +130,7 @@ class Exporter:
 
     def _export(self, export: Export, hold: _Hold) -> None:
         reading = export.reading
+        refuse_outside(export.target, self._exports)
         target = open_target(export.target)
         if export.attempts > 1:
             target.remove_leftovers(export.file_name)
@@ -231,4 +240,4 @@ def _reason(error: Exception, export: Export) -> str:
 
 
 def _line(error: object) -> str:
-    return " ".join(str(getattr(error, "orig", error)).split())
+    return " ".join(hide(str(getattr(error, "orig", error))).split())

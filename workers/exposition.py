@@ -21,11 +21,12 @@ from sqlalchemy import Engine
 from events.broker import PING_QUEUE, QueueStatus, connect, queue_status
 from schema import deadletters, parking, pausing
 from schema.connection import limit_statements
+from schema.replication import Standbys, find_standbys
 from schema.reports import outbox
 from workers.health import ALL, STATEMENT_TIMEOUT_MS, WITHIN_S, Health
 from workers.heartbeat import YOUNG_S, Beat, read_beats
 from workers.metrics import COUNTERS, ENDLESS, HISTOGRAMS, OTHER, SUM, CounterFamily, Field, HistogramFamily
-from workers.queues import raw_events_status
+from workers.queues import raw_events_status, removed_statuses
 from workers.totals import bucket_counts, read_gauges, read_totals
 
 ROLES: Final = ("recorder", "tasks")
@@ -65,6 +66,25 @@ class Exposition(Collector):
             "Whether a check of /healthcheck.json is green (1) or red (0).",
             ("check",),
             {(name,): float(check.status) for name, check in checks.items() if name != ALL},
+        )
+        yield _gauge(
+            "caselog_health_check_accepted",
+            "Whether a check is green only because a setting accepts what is wrong (1): CASELOG_ACCEPT_LOSS.",
+            ("check",),
+            {(name,): float(check.accepted) for name, check in checks.items() if name != ALL},
+        )
+        yield _gauge(
+            "caselog_health_check_warning",
+            "Whether a green check warns (1): of standbys of which none is synchronous.",
+            ("check",),
+            {(name,): float(check.warning) for name, check in checks.items() if name != ALL},
+        )
+        missing = self._health.missing_events
+        yield _gauge(
+            "caselog_continuity_missing_events",
+            "Recorded, parked and dead-lettered events that the database has lost. Absent where nobody can know.",
+            (),
+            {} if missing is None else {(): float(missing)},
         )
         found = {source: run.outcome(WITHIN_S) for source, run in runs.items()}
         yield _gauge(
@@ -123,7 +143,11 @@ class Exposition(Collector):
     def _queues(self) -> list[Metric]:
         with connect(self._broker_url) as connection:
             connection.ensure_connection(max_retries=0, reraise_as_library_errors=False)
-            found = [raw_events_status(connection, self._beats()), queue_status(connection, PING_QUEUE.name)]
+            found = [
+                raw_events_status(connection, self._beats()),
+                *removed_statuses(connection),
+                queue_status(connection, PING_QUEUE.name),
+            ]
 
         def gauge(name: str, help_: str, value: Callable[[QueueStatus], float | None]) -> Metric:
             values = {(status.queue,): value(status) for status in found}
@@ -158,6 +182,7 @@ class Exposition(Collector):
             parked = parking.count_parked(db)
             dead = deadletters.count_by_reason(db)
             pause = pausing.find_pause(db)
+            standbys = find_standbys(db)
         by_reason: dict[tuple[str, ...], float] = {(reason,): 0.0 for reason in (*deadletters.REASONS, OTHER)}
         for reason, letters in dead.items():
             by_reason[reason if (reason,) in by_reason else OTHER,] += letters
@@ -182,6 +207,22 @@ class Exposition(Collector):
                 {(): parked.oldest_age_s or 0.0},
             ),
             _gauge("caselog_dead_letters", "Dead letters there are now, by reason.", ("reason",), by_reason),
+            _gauge(
+                "caselog_replication_standbys",
+                "Standbys of PostgreSQL that are connected; unknown where only pg_monitor may see.",
+                ("kind",),
+                {
+                    ("synchronous",): standbys.synchronous,
+                    ("asynchronous",): standbys.asynchronous,
+                    ("unknown",): standbys.hidden,
+                },
+            ),
+            _gauge(
+                "caselog_replication_lag_bytes",
+                "WAL that the standby furthest behind has not on its disk. 0 without standbys; absent where unknown.",
+                (),
+                _lag(standbys),
+            ),
             _gauge(
                 "caselog_paused",
                 "1 while all recorders are paused, by a person or by the breaker; else 0.",
@@ -221,6 +262,12 @@ class _Run:
             self._found = None
         finally:
             self._ended.set()
+
+
+def _lag(standbys: Standbys) -> dict[tuple[str, ...], float]:
+    if standbys.total == 0:
+        return {(): 0.0}
+    return {} if standbys.lag_bytes is None else {(): float(standbys.lag_bytes)}
 
 
 def _oldest_age_s(status: QueueStatus) -> float | None:

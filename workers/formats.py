@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final, TypeAlias
 
 import msgspec
 
-from workers.output import as_text, rfc3339
+from workers.output import as_text, one_line, rfc3339
 
 if TYPE_CHECKING:
     from schema.reports.declaring import Column
@@ -62,11 +62,11 @@ def write(
 
 
 def json_objects(columns: Sequence[Column], rows: Iterable[Sequence[Any]]) -> Iterator[bytes]:
-    """Each row as a JSON object, as a line of JSON lines has it."""
+    """Each row as a JSON object on a line of its own, whose end is left to the caller."""
     names = [column.name for column in columns]
     values = [_JSON.get(column.kind) for column in columns]
     for row in rows:
-        yield _json.encode(dict(zip(names, converted(values, row), strict=True)))
+        yield one_line(_json.encode(dict(zip(names, converted(values, row), strict=True))))
 
 
 def harmless(text: str) -> str:

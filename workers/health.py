@@ -1,8 +1,7 @@
-"""Whether all is well: one check for each part of the pipeline, each on its own and bounded in time (RULES.md §8)."""
+"""Whether all is well: a check for each part of the pipeline, on its own and bounded in time (docs/rules.md §8)."""
 
 from __future__ import annotations
 
-import re
 import shutil
 import threading
 import time
@@ -14,15 +13,29 @@ from typing import Any, Final
 import msgspec
 import redis
 from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import SQLAlchemyError
 
-from events.broker import connect
+from events.broker import connect, is_redis
+from events.credentials import hide
+from events.events_queue import standing_of
+from events.phrases import count_of
+from events.refusals import alarm_refusal, refusal
 from schema import deadletters
-from schema.connection import limit_statements
+from schema.connection import fence_of, limit_statements
+from schema.fencing import Fence
 from schema.migrate import current_revision, head_revision
+from schema.outdated import REMEDY, find_outdated, told
+from schema.replication import find_standbys
 from schema.reports import outbox
+from schema.server import ask_server
+from workers.broker_checks import AlarmWatch, find_removals
 from workers.data_dir import find_place
+from workers.durability import Keeping, ask_all_redis, judge_postgres, judge_replication
+from workers.health_hints import CONTINUOUS, READ_ONLY, REDIS_AWAY, REPLICATED, STANDBY, SYNCHRONOUS_AWAY, WHEN_AWAY
 from workers.heartbeat import Beat, read_beats
+from workers.losses import Losses
 from workers.queues import raw_events_status
+from workers.removals import read_removals
 from workers.settings import Settings
 from workers.since import Since
 from workers.vitals import judge
@@ -33,13 +46,14 @@ STATEMENT_TIMEOUT_MS: Final = 2000
 ALL: Final = "*"
 READY: Final = ("database", "broker")
 _WRITABLE_KEY: Final = "caselog:health"
-_CREDENTIALS: Final = re.compile(r"://[^/@\s]*@")
 
 
 class Check(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What one check found. `value` and `threshold` carry their units; `hint` says what to do where it is red.
 
-    `since` is the moment from which it has been as it is, RFC 3339 in UTC, as far as a status worker saw it.
+    `since` is when a status worker first found it as it is, RFC 3339 in UTC: it may have begun while nobody asked.
+    `accepted`: it is green only because a setting accepts what is wrong, which `value` says. `warning`: it is green,
+    and may become a loss one day, which `value` says, too.
     """
 
     name: str
@@ -48,6 +62,8 @@ class Check(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     threshold: str | None = None
     since: str | None = None
     hint: str | None = None
+    accepted: bool = False
+    warning: bool = False
 
 
 class Health:
@@ -59,6 +75,7 @@ class Health:
         self._broker_url = broker_url
         self._client = client
         self._settings = settings
+        self._alarms = AlarmWatch(broker_url)
         self._checks: dict[str, Callable[[], Check]] = {
             "database": self._database,
             "broker": self._broker,
@@ -67,9 +84,16 @@ class Health:
             "recorder": partial(self._worker, "recorder"),
             "tasks": partial(self._worker, "tasks"),
             "queue": self._queue,
+            "removals": self._removals,
             "aggregates": self._aggregates,
             "dead_letters": self._dead_letters,
+            "rebuild": self._rebuild,
+            "durability": self._durability,
+            "continuity": self._continuity,
+            "replication": self._replication,
         }
+        self._losses = Losses(engine, client, fence_of(engine))
+        self._missing_events: int | None = None
         self._since = Since(client)
         self._running: dict[str, _Run] = {}
         self._lock = threading.Lock()
@@ -90,6 +114,16 @@ class Health:
         since = self._since.note({check.name: check.status for check in judged}, is_shared=known)
         return {check.name: msgspec.structs.replace(check, since=since.get(check.name)) for check in (overall, *found)}
 
+    @property
+    def fence(self) -> Fence:
+        """The timelines that are known, for other engines of this process."""
+        return fence_of(self._engine)
+
+    @property
+    def missing_events(self) -> int | None:
+        """How many stored events the database had lost at the last look of `continuity`; None: nobody knows."""
+        return self._missing_events
+
     def _join(self, name: str) -> _Run:
         with self._lock:
             run = self._running.get(name)
@@ -101,16 +135,43 @@ class Health:
         needed = head_revision()
         with self._engine.begin() as db:
             _bound(db)
+            state = ask_server(db)
             found = current_revision(db)
         hint = "Run: caselog migrate (or, where the database is ahead, deploy the newer caselog)"
+        if state.is_standby:
+            hint = STANDBY
+        elif state.is_read_only:
+            hint = READ_ONLY
+        writes = "takes no writes: a standby" if state.is_standby else "takes no writes: read-only"
         value = f"at revision {found}" if found else "without tables"
-        return _judged("database", found == needed, value, f"at revision {needed}", hint)
+        value = f"{writes}; {value}" if state.is_read_only else value
+        value = f"{value}, through a pooler" if state.is_pooled else value
+        well = found == needed and not state.is_read_only
+        return _judged("database", well, value, f"takes writes, at revision {needed}", hint)
 
     def _broker(self) -> Check:
+        alarm = self._alarms.alarm()
+        if alarm is not None:
+            raise alarm_refusal(alarm)
         with connect(self._broker_url) as connection:
-            connection.ensure_connection(max_retries=0, reraise_as_library_errors=False)
-            connection.channel().close()
-        return Check(name="broker", status=True, value="answers")
+            if not is_redis(connection):
+                standing_of(connection)
+        return Check(name="broker", status=True, value="answers and takes events")
+
+    def _removals(self) -> Check:
+        try:
+            counts = read_removals(self._client)
+        except redis.RedisError:
+            counts = {}
+        with connect(self._broker_url) as connection:
+            status, value, hint = find_removals(connection, counts)
+        return Check(
+            name="removals",
+            status=status,
+            value=value,
+            threshold="none within an hour, and none possible",
+            hint=hint,
+        )
 
     def _redis(self) -> Check:
         # Not only a ping: a replica, or a Redis that cannot save to its disk, answers but takes no jobs or heartbeats.
@@ -120,12 +181,13 @@ class Health:
     def _worker(self, role: str) -> Check:
         limit_s = self._settings.health_heartbeat_s
         vitals = judge(role, [beat for beat in read_beats(self._client) if beat.role == role], limit_s)
+        hint = SYNCHRONOUS_AWAY if not vitals.is_well and self._commits_hang() else vitals.hint
         return Check(
             name=role,
             status=vitals.is_well,
             value=vitals.value,
             threshold=f"each: work, or an empty queue, less than {limit_s:g} s ago",
-            hint=vitals.hint,
+            hint=hint,
         )
 
     def _queue(self) -> Check:
@@ -137,7 +199,7 @@ class Health:
         return _judged(
             "queue",
             age_s is None or age_s < limit_s,
-            _count(status.ready, "messages ready", age_s),
+            _count(status.ready, "message", "ready", age_s),
             f"oldest less than {limit_s} s",
             "See the check recorder; where recorders work, start more: caselog worker recorder --processes N; see: "
             "caselog queues",
@@ -158,7 +220,7 @@ class Health:
         return _judged(
             "aggregates",
             lag.oldest_age_s is None or lag.oldest_age_s < limit_s,
-            _count(lag.deltas, "deltas to add up", lag.oldest_age_s),
+            _count(lag.deltas, "delta", "to add up", lag.oldest_age_s),
             f"oldest less than {limit_s} s",
             "The reports are behind: see the log of the tasks workers; start one with: caselog worker tasks",
         )
@@ -175,6 +237,70 @@ class Health:
             f"none within {limit_s} s" if limit_s else "none (CASELOG_HEALTH_DEAD_LETTER_S is 0)",
             "See: caselog dead list",
         )
+
+    def _rebuild(self) -> Check:
+        with self._engine.begin() as db:
+            _bound(db)
+            found = find_outdated(db)
+        return _judged(
+            "rebuild",
+            not found,
+            told(found) if found else "nothing is outdated",
+            "nothing that other rules made",
+            f"Reports are withheld until then; {REMEDY}",
+        )
+
+    def _durability(self) -> Check:
+        found = [self._postgres_keeps(), *ask_all_redis(self._broker_url, self._client)]
+        faults = [fault for keeping in found for fault in keeping.faults]
+        words = "; ".join(keeping.words for keeping in found)
+        remedies = [remedy for keeping in found for remedy in keeping.remedies]
+        accepted = bool(faults) and self._settings.accept_loss
+        said = "; ".join(faults)
+        return Check(
+            name="durability",
+            status=not faults or accepted,
+            value=f"accepted by CASELOG_ACCEPT_LOSS: {said}" if accepted else said or words,
+            threshold="the servers keep what they confirmed",
+            hint=None if accepted or not faults else f"Set {'; '.join(remedies)}; or CASELOG_ACCEPT_LOSS=1",
+            accepted=accepted,
+        )
+
+    def _continuity(self) -> Check:
+        self._missing_events = None
+        try:
+            verdict = self._losses.look(statement_ms=STATEMENT_TIMEOUT_MS).verdict
+        except redis.RedisError as error:
+            value = f"unknown: Redis, which remembers what was recorded, does not answer ({_in_a_line(error)})"
+            return Check(name="continuity", status=False, value=value, threshold=CONTINUOUS, hint=REDIS_AWAY)
+        self._missing_events = verdict.missing
+        return _judged("continuity", verdict.is_green, verdict.value, CONTINUOUS, verdict.hint or "")
+
+    def _replication(self) -> Check:
+        try:
+            with self._engine.begin() as db:
+                _bound(db)
+                value, warning = judge_replication(find_standbys(db))
+        except SQLAlchemyError:  # that it is away is for other checks to say
+            value, warning = "unknown, PostgreSQL does not answer", False
+        return Check(name="replication", status=True, value=value, threshold=REPLICATED, warning=warning)
+
+    def _commits_hang(self) -> bool:
+        """Whether that is why workers are silent: a commit that waits for a standby does not answer."""
+        try:
+            with self._engine.begin() as db:
+                _bound(db)
+                return find_standbys(db).hanging > 0
+        except SQLAlchemyError:
+            return False
+
+    def _postgres_keeps(self) -> Keeping:
+        try:
+            with self._engine.begin() as db:
+                _bound(db)
+                return judge_postgres(ask_server(db))
+        except SQLAlchemyError:  # that it is away is for other checks to say
+            return Keeping("PostgreSQL: unknown, it does not answer")
 
 
 def check_health(engine: Engine, broker_url: str, client: redis.Redis, settings: Settings) -> dict[str, Check]:
@@ -227,32 +353,21 @@ class _Run:
             status=False,
             value=f"no answer for {time.monotonic() - self._started:.1f} s",
             threshold=f"an answer within {within_s:g} s",
-            hint=_WHEN_AWAY[self._name],
+            hint=WHEN_AWAY[self._name],
         )
 
     def _work(self) -> None:
         try:
             self._found = self._check()
         except Exception as error:  # noqa: BLE001 - whatever a driver raises, the check is red and says so
-            self._found = Check(name=self._name, status=False, value=_in_a_line(error), hint=_WHEN_AWAY[self._name])
+            refused = refusal(error) if self._name in _OF_BROKER else None
+            hint = WHEN_AWAY[self._name] if refused is None else "The broker answers: do what the value says"
+            self._found = Check(name=self._name, status=False, value=refused or _in_a_line(error), hint=hint)
         finally:
             self._ended.set()
 
 
-_DATABASE_AWAY: Final = "Check that PostgreSQL runs and CASELOG_DATABASE_URL; until then nothing is lost, events wait"
-_BROKER_AWAY: Final = "Check that the broker runs and CASELOG_BROKER_URL; until then publishers get errors"
-_REDIS_AWAY: Final = "Check that Redis runs, takes writes and CASELOG_REDIS_URL; until then reports are not added up"
-_WHEN_AWAY: Final = {
-    "database": _DATABASE_AWAY,
-    "broker": _BROKER_AWAY,
-    "redis": _REDIS_AWAY,
-    "disk": "See that the status worker may read the directory of CASELOG_DATA_DIR",
-    "recorder": _REDIS_AWAY,
-    "tasks": _REDIS_AWAY,
-    "queue": _BROKER_AWAY,
-    "aggregates": _DATABASE_AWAY,
-    "dead_letters": _DATABASE_AWAY,
-}
+_OF_BROKER: Final = ("broker", "queue", "removals")
 
 
 def _bound(db: Connection) -> None:
@@ -264,11 +379,12 @@ def _judged(name: str, well: bool, value: str, threshold: str, hint: str) -> Che
     return Check(name=name, status=well, value=value, threshold=threshold, hint=None if well else hint)
 
 
-def _count(number: int, what: str, oldest_age_s: float | None) -> str:
-    return f"{number} {what}" if oldest_age_s is None else f"{number} {what}, the oldest {oldest_age_s:.1f} s old"
+def _count(number: int, noun: str, what: str, oldest_age_s: float | None) -> str:
+    counted = f"{count_of(number, noun)} {what}"
+    return counted if oldest_age_s is None else f"{counted}, the oldest {oldest_age_s:.1f} s old"
 
 
 def _in_a_line(error: Any) -> str:
     """The first line of what the driver says, without credentials."""
     said = str(getattr(error, "orig", None) or error).strip().partition("\n")[0]
-    return _CREDENTIALS.sub("://***@", f"{type(error).__name__}: {said}" if said else type(error).__name__)
+    return hide(f"{type(error).__name__}: {said}") if said else type(error).__name__

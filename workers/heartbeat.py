@@ -1,4 +1,4 @@
-"""Heartbeats in Redis: each worker says what it last got done, so that health means progress (RULES.md §8)."""
+"""Heartbeats in Redis: each worker says what it last got done, so that health means progress (docs/rules.md §8)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PREFIX: Final = "caselog:heartbeat:"
 # A worker that vanished without a word is missed for so long; then nobody expects it any more.
 KEPT_S: Final = 300
 INTERVAL_S: Final = 1.0
-# A worker that proved nothing for so long gets nothing done (RULES.md §8); `health_heartbeat_s` unless set.
+# A worker that proved nothing for so long gets nothing done (docs/rules.md §8); `health_heartbeat_s` unless set.
 YOUNG_S: Final = 30
 
 
@@ -29,8 +29,10 @@ class Doing(StrEnum):
     IDLE = "finding nothing to do"
     PAUSED = "paused by a person"
     TRIPPED = "paused by the breaker"
+    FOLDING = "folding"
     NO_DATABASE = "waiting for the database"
     NO_BROKER = "waiting for the broker"
+    REFUSED = "refused by the broker"
 
 
 class Beat(msgspec.Struct, kw_only=True):
@@ -125,6 +127,14 @@ class Heartbeat:
         """A step of a long piece of work is done: it is proof, too."""
         now = self._proof = time.monotonic()
         if now >= self._due:
+            self._write(now)
+
+    def fold(self, why: str) -> None:
+        """A batch is folded for long: no proof of work by itself, but words that tell it from waiting."""
+        now = time.monotonic()
+        changed = self._beat.doing is not Doing.FOLDING
+        self._beat.doing, self._beat.why = Doing.FOLDING, why
+        if now >= self._due or changed:
             self._write(now)
 
     def wait(

@@ -75,10 +75,10 @@ def _windows(db: Connection, late: list[Screened], registry: EventRegistry) -> d
     stretches = _merged([(actor, start, end) for (actor, start, _), end in zip(relevant, ends, strict=True)])
     logs = past.actor_logs(db, stretches)
     started = past.timers(db, [log.id for part in logs for log in part if log.timer_id == log.id])
+    by_id = {timer.id: timer for timer in started}
     windows: dict[str, list[Window]] = {}
     for (actor, start, end), part in zip(stretches, logs, strict=True):
-        ids = {log.id for log in part}
-        timers = [timer for timer in started if timer.id in ids]
+        timers = [by_id[log.id] for log in part if log.id in by_id]
         windows.setdefault(actor, []).append(Window(start=start, end=end, logs=part, timers=timers))
     return windows
 

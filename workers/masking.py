@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
+
+from events.phrases import count_of
 
 # What says which event it is and what happened. Everything else is masked: a malformed event has anything anywhere.
 _SHOWN: Final[dict[str, Any]] = {
@@ -25,8 +28,29 @@ def masked(raw: bytes) -> str:
         if isinstance(event, dict):
             return msgspec.json.format(msgspec.json.encode(_masked(event, _SHOWN))).decode()
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return f"{len(raw):,} bytes, not JSON"
-    return f"{len(raw):,} bytes, no JSON object"
+        return f"{count_of(len(raw), 'byte')}, not JSON"
+    return f"{count_of(len(raw), 'byte')}, no JSON object"
+
+
+def without_messages(said: Mapping[str, Any], member: str) -> dict[str, Any]:
+    """What is said of events in the list `member`, without the messages, which may repeat what an event said.
+
+    What is left out is absent, and `"masked": true` says so.
+    """
+    items = [{name: value for name, value in item.items() if name != "message"} for item in said[member]]
+    return {**said, member: items, "masked": True}
+
+
+def without_searched(detail: Mapping[str, Any]) -> dict[str, Any]:
+    """What an audit entry says, without the words that somebody searched for: they are what an event said."""
+    asked = detail.get("filter")
+    if not (isinstance(asked, dict) and asked.keys() & _SEARCHED):
+        return dict(detail)
+    return {**detail, "filter": {name: value for name, value in asked.items() if name not in _SEARCHED}, "masked": True}
+
+
+# The parameters of filters that look for any part of what events said.
+_SEARCHED: Final = frozenset({"text", "q"})
 
 
 def _masked(value: Any, shown: Any) -> Any:
@@ -41,7 +65,7 @@ def _size(value: Any) -> Any:
     if value is None or value in ("", [], {}):
         return value
     if isinstance(value, str):
-        return f"*** {len(value):,} characters"
+        return f"*** {count_of(len(value), 'character')}"
     if isinstance(value, dict | list):
-        return f"*** {len(value):,} {'members' if isinstance(value, dict) else 'items'}"
+        return f"*** {count_of(len(value), 'member' if isinstance(value, dict) else 'item')}"
     return "***"

@@ -21,11 +21,11 @@ from typing import Annotated, Any, Final
 
 import msgspec
 from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError, OperationalError
 
 from events.message import Event, decode
 from events.sameness import differences
-from schema import audit, mending, past
+from schema import audit, mending, past, suspects
 from schema.deadletters import DeadLetter
 from schema.mending import Discarded, Filter
 from workers import crashing
@@ -85,9 +85,9 @@ def requeue(
         return report
     with engine.begin() as db:
         order = _by_time(db, chosen)
-        entry = audit.record(
-            db, who=who, action="dead.requeue", why=why, detail={"filter": wanted, "chosen": len(chosen)}
-        )
+        detail = {"filter": wanted, "chosen": len(chosen)}
+        cases = mending.cases_of(db, order)
+        entry = audit.record_naming(db, who=who, action="dead.requeue", why=why, detail=detail, cases=cases)
     report.elsewhere = len(chosen) - len(order)  # gone before the first was tried
 
     def within(db: Connection, result: Recorded) -> None:
@@ -101,8 +101,8 @@ def requeue(
             with engine.connect() as db:
                 found = [*mending.find(db, Filter(ids=ids))]
             result = recording.requeue([letter for letter in found if letter.attempts == chosen[_id(letter)]], within)
-        except (DatabaseAway, OperationalError) as error:
-            report.interrupted = " ".join(str(getattr(error, "orig", error)).split())
+        except (DatabaseAway, DBAPIError) as error:
+            report.interrupted = gone_away(error)
             return report
         crashing.reach("requeue.committed")
         _add(report, result.requeued, len(ids))
@@ -134,7 +134,8 @@ def reveal(engine: Engine, ids: Sequence[int], *, who: str, why: str | None = No
         letters = list(mending.find(db, Filter(ids=tuple(ids))))
         if letters:
             detail = {"ids": [letter.id for letter in letters]}
-            audit.record(db, who=who, action="dead.reveal", why=why, detail=detail)
+            cases = [letter.case_reference for letter in letters]
+            audit.record_naming(db, who=who, action="dead.reveal", why=why, detail=detail, cases=cases)
     return letters
 
 
@@ -151,7 +152,16 @@ def tidy(engine: Engine, *, retention_days: int) -> int:
             old = mending.older_than(db, retention_days, limit=TIDIED)
         why = f"older than CASELOG_DEAD_LETTER_RETENTION_DAYS={retention_days}"
         removed += _discard(engine, old, "dead.expire", who=UPKEEP, why=why)
+    with engine.begin() as db:
+        suspects.forget_old(db)
     return removed
+
+
+def gone_away(error: DatabaseAway | DBAPIError) -> str:
+    """What to say of work that ended because the database went away, in a line. Any other error is raised."""
+    if isinstance(error, DBAPIError) and not (isinstance(error, OperationalError) or error.connection_invalidated):
+        raise error
+    return " ".join(str(getattr(error, "orig", error)).split())
 
 
 def _recorded_since(engine: Engine) -> list[int]:
@@ -187,6 +197,9 @@ def _discard(
         with engine.begin() as db:
             letters: list[Discarded] = mending.discard(db, ids)
             if letters:
+                # Sent again, they are new.
+                names = [(one.source, one.event_id) for one in letters]
+                suspects.forget(db, [(source, name) for source, name in names if source and name])
                 says = {**detail, "discarded": len(letters), "letters": letters}
                 audit.record(db, who=who, action=action, why=why, detail=says)
         total += len(letters)

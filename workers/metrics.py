@@ -2,7 +2,7 @@
 
 A worker adds to a `Tally` once a batch; `workers/totals.py` carries the increments to Redis, where those of all workers
 are summed, and `workers/exposition.py` shows the sums at /metrics. No label holds what a sender wrote: keys and codes
-are those of recorded events, which are registered; reasons are those of DESIGN.md.
+are those of recorded events, which are registered; reasons are those of docs/dead-letters.md.
 """
 
 from __future__ import annotations
@@ -10,13 +10,14 @@ from __future__ import annotations
 import threading
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import Final, TypeAlias
 
 import msgspec
 
 from schema.deadletters import REASONS
 from workers.recorded import Recorded
+from workers.removals import POLICY_KEYS
 
 # A family's name, then its labels' values; of a histogram "le" and the bucket's edge, or "sum".
 Field: TypeAlias = tuple[str, ...]
@@ -48,7 +49,7 @@ RECORDED: Final = CounterFamily(
     "caselog_events_recorded_total", "Events written to the log, by key and code.", ("key", "code")
 )
 SUPPRESSED: Final = CounterFamily(
-    "caselog_events_suppressed_total", "Events written to the log without effect on case or reports (RULES.md §3)."
+    "caselog_events_suppressed_total", "Events written to the log without effect on case or reports."
 )
 DUPLICATES: Final = CounterFamily(
     "caselog_events_duplicate_total", "Events that arrived once more and changed nothing."
@@ -65,6 +66,12 @@ REFOLDS: Final = CounterFamily(
     "Logs folded anew because an event came late: of whole cases, and of stretches of an actor's timers.",
     ("of",),
     ("case", "actor"),
+)
+REMOVED: Final = CounterFamily(
+    "caselog_messages_removed_total",
+    "Messages that a policy of RabbitMQ removed from the queue of events, and that were recorded all the same.",
+    ("reason",),
+    (*POLICY_KEYS, OTHER),
 )
 AGGREGATED: Final = CounterFamily(
     "caselog_outbox_drained_deltas_total", "Report deltas taken out of the outbox and added to the report tables."
@@ -88,7 +95,7 @@ RECEIPT_TO_COMMIT: Final = HistogramFamily(
     "From an event's arrival at a recorder to the commit of its batch.",
     (*_SHORT, 30.0, 60.0),
 )
-COUNTERS: Final = (RECORDED, SUPPRESSED, DUPLICATES, PARKED, PARKED_AGAIN, DEAD, REFOLDS, AGGREGATED)
+COUNTERS: Final = (RECORDED, SUPPRESSED, DUPLICATES, PARKED, PARKED_AGAIN, DEAD, REFOLDS, REMOVED, AGGREGATED)
 HISTOGRAMS: Final = (BATCH_EVENTS, TRANSACTION, EVENT_TO_COMMIT, RECEIPT_TO_COMMIT)
 
 
@@ -141,6 +148,12 @@ def tally_retry(tally: Tally, recorded: Recorded) -> None:
     """What became of parked events that were tried again. How long they waited says nothing about the recorder."""
     _tally_outcome(tally, recorded)
     tally.count(PARKED_AGAIN, recorded.parked)
+
+
+def tally_removed(tally: Tally, counts: Mapping[str, int]) -> None:
+    """Messages that came back after a policy removed them, by RabbitMQ's reason."""
+    for reason, messages in counts.items():
+        tally.count(REMOVED, messages, reason if reason in POLICY_KEYS else OTHER)
 
 
 def _tally_outcome(tally: Tally, recorded: Recorded) -> None:

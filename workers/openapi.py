@@ -29,6 +29,7 @@ from events.codes import NAME_CHARACTERS, Role
 from events.message import BATCH_TYPE, EARLIEST_YEAR, EVENT_TYPE, LATEST_YEAR, NOTES_CHARACTERS_MAX
 from schema.reports.finding import REPORTS
 from schema.reports.reading import PERIODS, filters
+from workers.callers import NEEDS, Need
 from workers.http_binding import BATCH_EVENTS_MAX, JSON_TYPE
 from workers.session import COOKIE
 
@@ -77,7 +78,7 @@ CHECKS: Final = {
         required=["*"],
         additional_properties=Schema(
             type=OpenAPIType.OBJECT,
-            required=["status", "value"],
+            required=["status"],
             properties={"status": FLAG, "value": TEXT, "threshold": TEXT, "hint": TEXT},
         ),
     )
@@ -196,7 +197,8 @@ _DATA: Final = Schema(
 )
 _EVENT: Final = Schema(
     type=OpenAPIType.OBJECT,
-    description=f"a CloudEvent, as docs/events.md describes it; its year is {EARLIEST_YEAR} to {LATEST_YEAR}",
+    description=f"a CloudEvent, as docs/events.md describes it; its year is {EARLIEST_YEAR} to {LATEST_YEAR}, and "
+    "where its type is about a case, its subject is needed; data_base64 may hold the JSON of data in its place",
     required=["id", "source", "specversion", "time", "type"],
     properties={
         "specversion": one_of(["1.0"]),
@@ -214,7 +216,7 @@ _EVENT: Final = Schema(
 )
 EVENTS_BODY: Final = {
     EVENT_TYPE: _EVENT,
-    BATCH_TYPE: Schema(type=OpenAPIType.ARRAY, items=_EVENT, min_items=1, max_items=BATCH_EVENTS_MAX),
+    BATCH_TYPE: Schema(type=OpenAPIType.ARRAY, items=_EVENT, max_items=BATCH_EVENTS_MAX),
     JSON_TYPE: _DATA,
 }
 _FAULTS: Final = Schema(
@@ -226,8 +228,14 @@ _FAULTS: Final = Schema(
         "events": array(
             Schema(
                 type=OpenAPIType.OBJECT,
-                required=["error", "position"],
-                properties={"position": NUMBER, "error": TEXT, "source": _OPTIONAL_TEXT, "id": _OPTIONAL_TEXT},
+                required=["error", "position", "reason"],
+                properties={
+                    "position": NUMBER,
+                    "reason": TEXT,
+                    "error": TEXT,
+                    "source": _OPTIONAL_TEXT,
+                    "id": _OPTIONAL_TEXT,
+                },
             )
         ),
     },
@@ -293,6 +301,6 @@ def configuration(version: str) -> OpenAPIConfig:
                 ),
             }
         ),
-        openapi_router=Router(PATH, route_handlers=[], include_in_schema=False),
+        openapi_router=Router(PATH, route_handlers=[], include_in_schema=False, opt={NEEDS: Need.READER}),
         render_plugins=[JsonRenderPlugin(path="/")],
     )

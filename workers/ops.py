@@ -11,7 +11,7 @@ import redis
 from litestar.handlers import HTTPRouteHandler
 
 from schema.connection import make_engine
-from workers.access import Access
+from workers.admission import Admission
 from workers.health import Health
 from workers.mending_desk import MendingDesk
 from workers.ops_actions import OpsActions
@@ -22,7 +22,6 @@ from workers.queues import queue_view
 from workers.roles import make_recording
 from workers.sampling import Sampler
 from workers.services import Services
-from workers.session import Sessions
 from workers.settings import Settings
 
 # One look, one requeue with its reading, and what people do beside that.
@@ -31,10 +30,12 @@ DATABASE_CONNECTIONS: Final = 4
 
 @contextmanager
 def ops_page(
-    settings: Settings, services: Services, client: redis.Redis, health: Health, access: Access
+    settings: Settings, services: Services, client: redis.Redis, health: Health, admission: Admission
 ) -> Iterator[list[HTTPRouteHandler]]:
     """The routes of the ops page; within, a thread samples queues and totals. `client` should have socket timeouts."""
-    engine = make_engine(services.database_url, application="caselog ops", connections=DATABASE_CONNECTIONS)
+    engine = make_engine(
+        services.database_url, application="caselog ops", connections=DATABASE_CONNECTIONS, fence=health.fence
+    )
     stopping = threading.Event()
     with queue_view(services, client) as queues:
         sampler = Sampler(queues, client)
@@ -45,14 +46,18 @@ def ops_page(
             daemon=True,  # a broker that hangs must not keep the process
         )
         thread.start()
-        desk = MendingDesk(engine, lambda: make_recording(settings, services))
-        renderer = OpsRenderer(settings, Sessions(access))
+        give_up_s = settings.parked_give_up_s
+        desk = MendingDesk(engine, lambda: make_recording(settings, services, fence=health.fence), give_up_s=give_up_s)
+        renderer = OpsRenderer(settings)
         try:
             yield [
-                *OpsPages(engine, OpsView(engine, client, health, sampler), desk, renderer).handlers(),
-                *OpsActions(engine, desk, renderer).handlers(),
+                *OpsPages(
+                    engine, OpsView(engine, client, health, sampler, give_up_s=give_up_s), desk, renderer
+                ).handlers(),
+                *OpsActions(engine, desk, renderer, admission).handlers(),
             ]
         finally:
             stopping.set()
             thread.join(1)
+            desk.close()
             engine.dispose()

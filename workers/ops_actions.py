@@ -10,24 +10,31 @@ from typing import Any, Final, TypeAlias
 
 import msgspec
 from litestar import MediaType, Response, post
-from litestar.exceptions import NotFoundException
+from litestar.exceptions import HTTPException, NotFoundException
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath
 from sqlalchemy import Engine
 
 from events.errors import CaselogError
+from events.phrases import sentence
 from schema import pausing
 from schema.connection import limit_statements
 from workers import ops_openapi as described
 from workers.access import AnyRequest, Refusal
+from workers.admission import Admission
+from workers.callers import Need, caller_of
 from workers.health import STATEMENT_TIMEOUT_MS
+from workers.masking import without_messages
 from workers.mending import Report
 from workers.mending_desk import Changed, MendingDesk
-from workers.ops_openapi import VERBS, WHY_CHARACTERS_MAX
+from workers.ops_openapi import PARKED_VERBS, VERBS, WHY_CHARACTERS_MAX
 from workers.ops_pages import as_text
 from workers.ops_rendering import OpsRenderer, Page, done, is_program
+from workers.parked import Paused
 
 FORM_BYTES_MAX: Final = 16 * 1024
+_DISCARD_NEEDS: Final = "to discard needs a reason, which the audit keeps: why"
+_NO_FORM: Final = "the form cannot be read: send it in UTF-8"
 
 Form: TypeAlias = dict[str, str]
 
@@ -35,21 +42,22 @@ Form: TypeAlias = dict[str, str]
 class OpsActions:
     """The routes that change something."""
 
-    def __init__(self, engine: Engine, desk: MendingDesk, renderer: OpsRenderer) -> None:
+    def __init__(self, engine: Engine, desk: MendingDesk, renderer: OpsRenderer, admission: Admission) -> None:
         self._engine = engine
         self._desk = desk
         self._renderer = renderer
-        self._sessions = renderer.sessions
+        self._admission = admission
 
     def handlers(self) -> list[HTTPRouteHandler]:
         """The routes. Forms are read on the event loop; what is done is done in threads."""
-        action = partial(post, request_max_body_size=FORM_BYTES_MAX, status_code=HTTPStatus.OK)
+        form = partial(post, request_max_body_size=FORM_BYTES_MAX, status_code=HTTPStatus.OK)
+        action = partial(form, needs=Need.OPERATOR)
 
-        @action("/sign-in", operation_class=described.SIGN_IN, summary="Sign in")
+        @form("/sign-in", needs=Need.NOTHING, operation_class=described.SIGN_IN, summary="Sign in")
         async def sign_in(request: AnyRequest) -> Page:
             return await self._act(request, self._sign_in)
 
-        @action("/sign-out", operation_class=described.SIGN_OUT, summary="Sign out")
+        @form("/sign-out", needs=Need.NOTHING, operation_class=described.SIGN_OUT, summary="Sign out")
         async def sign_out(request: AnyRequest) -> Page:
             return await self._act(request, self._sign_out)
 
@@ -71,65 +79,87 @@ class OpsActions:
                 raise NotFoundException
             return await self._act(request, self._requeue if verb == "requeue" else self._discard)
 
-        return [sign_in, sign_out, pause, resume, mend]
+        @action(
+            "/parked/{verb:str}",
+            operation_class=described.MEND_PARKED,
+            summary="Try or discard the parked events that were shown",
+        )
+        async def mend_parked(request: AnyRequest, verb: FromPath[str]) -> Page:
+            if verb not in PARKED_VERBS:
+                raise NotFoundException
+            return await self._act(request, self._retry_parked if verb == "retry" else self._discard_parked)
+
+        return [sign_in, sign_out, pause, resume, mend, mend_parked]
 
     async def _act(self, request: AnyRequest, work: Callable[[AnyRequest, Form], Page]) -> Page:
-        form = {name: as_text(value) for name, value in (await request.form()).items()}
+        try:
+            form = {name: as_text(value) for name, value in (await request.form()).items()}
+        except HTTPException:
+            raise
+        except Exception:  # noqa: BLE001 - all that is done here is to read what was sent, in whatever charset it names
+            raise Refusal(HTTPStatus.BAD_REQUEST, _NO_FORM) from None
         return await asyncio.to_thread(self._renderer.answered, request, lambda: work(request, form))
 
     def _sign_in(self, request: AnyRequest, form: Form) -> Page:
+        to = form.get("to", "")
         try:
-            token, cookie = self._sessions.sign_in(request, form.get("token", "").strip())
+            token, cookie = self._admission.sign_in(request, form.get("token", "").strip())
         except Refusal as error:
             if is_program(request):
                 raise
-            page = self._renderer.page(request, "ops_sign_in.html", HTTPStatus(error.status_code), error=error.detail)
+            status = HTTPStatus(error.status_code)
+            page = self._renderer.page(request, "ops_sign_in.html", status, error=error.detail, to=to)
             page.headers.update(error.headers or {})
             return page
-        return done(request, {"signed_in": token.name}, cookie)
+        # Who is bound to a provider has no ops page.
+        return done(
+            request, {"signed_in": token.name}, cookie, to=to or ("" if token.grant.provider is None else "reports")
+        )
 
     def _sign_out(self, request: AnyRequest, _form: Form) -> Page:
-        return done(request, {"signed_in": None}, self._sessions.sign_out(request))
+        return done(
+            request,
+            {"signed_in": None},
+            self._admission.sign_out(request),
+            to="" if self._admission.is_open else "sign-in",
+        )
 
     def _pause(self, request: AnyRequest, form: Form) -> Page:
-        token = self._sessions.require(request)
         why = _why(form, needed="to pause needs a reason, which everybody sees: why")
         with self._engine.begin() as db:
             limit_statements(db, STATEMENT_TIMEOUT_MS)
-            paused = pausing.pause(db, who=token.name, why=why or "")
+            paused = pausing.pause(db, who=_who(request), why=why or "")
             found = paused or pausing.find_pause(db)
         if paused is None and found is not None:
-            raise Refusal(HTTPStatus.CONFLICT, f"recording is {found.in_words()}. Nothing was changed")
+            raise Refusal(HTTPStatus.CONFLICT, f"recording is {sentence(found.in_words())} Nothing was changed")
         return done(request, {"paused": msgspec.to_builtins(paused)})
 
     def _resume(self, request: AnyRequest, form: Form) -> Page:
-        token = self._sessions.require(request)
         why = _why(form)
         with self._engine.begin() as db:
             limit_statements(db, STATEMENT_TIMEOUT_MS)
-            lifted = pausing.resume(db, who=token.name, why=why)
+            lifted = pausing.resume(db, who=_who(request), why=why)
         if lifted is None:
             raise Refusal(HTTPStatus.CONFLICT, "recording is not paused. Nothing was changed")
         return done(request, {"resumed": msgspec.to_builtins(lifted)})
 
     def _requeue(self, request: AnyRequest, form: Form) -> Page:
-        token = self._sessions.require(request)
         why = _why(form)
         try:
-            report = self._desk.requeue(form.get("fault", ""), form.get("mark", ""), who=token.name, why=why)
+            report = self._desk.requeue(form.get("fault", ""), form.get("mark", ""), who=_who(request), why=why)
         except Changed as error:
             raise Refusal(HTTPStatus.CONFLICT, str(error)) from None
         except CaselogError as error:  # the apps cannot be imported
-            raise Refusal(HTTPStatus.INTERNAL_SERVER_ERROR, f"{error}. Nothing was done") from None
+            raise Refusal(HTTPStatus.INTERNAL_SERVER_ERROR, f"{sentence(error)} Nothing was done") from None
         if is_program(request):
-            return _json({**msgspec.to_builtins(report), "failed": len(report.failures)})
+            said = {**msgspec.to_builtins(report), "failed": len(report.failures)}
+            return _json(said if caller_of(request).reads_personal else without_messages(said, "failures"))
         return self._renderer.page(request, "ops_mended.html", verb="requeue", report=report, discarded=0)
 
     def _discard(self, request: AnyRequest, form: Form) -> Page:
-        token = self._sessions.require(request)
-        why = _why(form, needed="to discard needs a reason, which the audit keeps: why")
+        why = _why(form, needed=_DISCARD_NEEDS)
         try:
-            discarded = self._desk.discard(form.get("fault", ""), form.get("mark", ""), who=token.name, why=why)
+            discarded = self._desk.discard(form.get("fault", ""), form.get("mark", ""), who=_who(request), why=why)
         except Changed as error:
             raise Refusal(HTTPStatus.CONFLICT, str(error)) from None
         if is_program(request):
@@ -137,6 +167,38 @@ class OpsActions:
         return self._renderer.page(
             request, "ops_mended.html", verb="discard", report=Report(chosen=discarded), discarded=discarded
         )
+
+    def _retry_parked(self, request: AnyRequest, form: Form) -> Page:
+        why = _why(form)
+        try:
+            report = self._desk.retry_parked(form.get("case", ""), form.get("mark", ""), who=_who(request), why=why)
+        except (Changed, Paused) as error:
+            raise Refusal(HTTPStatus.CONFLICT, str(error)) from None
+        except CaselogError as error:  # the apps cannot be imported
+            raise Refusal(HTTPStatus.INTERNAL_SERVER_ERROR, f"{sentence(error)} Nothing was done") from None
+        if is_program(request):
+            said = report.told()
+            return _json(said if caller_of(request).reads_personal else without_messages(said, "events"))
+        return self._renderer.page(request, "ops_parked_done.html", verb="retry", report=report, discarded=0)
+
+    def _discard_parked(self, request: AnyRequest, form: Form) -> Page:
+        why = _why(form, needed=_DISCARD_NEEDS)
+        try:
+            discarded = self._desk.discard_parked(
+                form.get("case", ""), form.get("mark", ""), who=_who(request), why=why
+            )
+        except Changed as error:
+            raise Refusal(HTTPStatus.CONFLICT, str(error)) from None
+        if is_program(request):
+            return _json({"discarded": discarded})
+        return self._renderer.page(request, "ops_parked_done.html", verb="discard", report=None, discarded=discarded)
+
+
+def _who(request: AnyRequest) -> str:
+    """Who does it. The door has told, and let no one in who is not an operator."""
+    name = caller_of(request).name
+    assert name is not None
+    return name
 
 
 def _why(form: Form, *, needed: str | None = None) -> str | None:

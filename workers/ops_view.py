@@ -14,12 +14,14 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from events.broker import EVENTS_QUEUE
-from schema import audit, deadletters, mending, parking, pausing
+from schema import audit, deadletters, mending, parking, pausing, waiting
 from schema.audit import AuditEntry
 from schema.connection import limit_statements
 from schema.mending import Filter, Group
 from schema.parking import ParkedCount
 from schema.pausing import Pause
+from schema.reads import ACTION as READ_ACTION
+from schema.waiting import CaseWaited
 from workers.health import ALL, STATEMENT_TIMEOUT_MS, Check, Health
 from workers.heartbeat import Beat, read_beats
 from workers.last_hour import Told
@@ -35,12 +37,17 @@ T = TypeVar("T")
 
 
 class Stored(msgspec.Struct, frozen=True, kw_only=True):
-    """What the database says. `letters` counts all dead letters; `groups` are the largest ones."""
+    """What the database says. `letters` counts all dead letters; `groups` are the largest ones.
+
+    `waited` are the cases that events have waited for longest; `waited_cases` counts all of them.
+    """
 
     pause: Pause | None
     letters: int
     groups: list[Group]
     parked: ParkedCount
+    waited: list[CaseWaited]
+    waited_cases: int
     audit: list[AuditEntry]
 
 
@@ -72,11 +79,14 @@ class Ops(msgspec.Struct, frozen=True, kw_only=True):
 class OpsView:
     """Looks at the installation. Thread-safe; what one looked at in the last second, another one need not again."""
 
-    def __init__(self, engine: Engine, client: redis.Redis, health: Health, sampler: Sampler) -> None:
+    def __init__(
+        self, engine: Engine, client: redis.Redis, health: Health, sampler: Sampler, *, give_up_s: float
+    ) -> None:
         self._engine = engine
         self._client = client
         self._health = health
         self._sampler = sampler
+        self._give_up_s = give_up_s
         self._lock = threading.Lock()
         self._last: tuple[float, Ops] | None = None
 
@@ -103,17 +113,19 @@ class OpsView:
     def _stored(self) -> Stored:
         with self._engine.begin() as db:
             limit_statements(db, STATEMENT_TIMEOUT_MS)
-            return read_stored(db)
+            return read_stored(db, give_up_s=self._give_up_s)
 
 
-def read_stored(db: Connection) -> Stored:
+def read_stored(db: Connection, *, give_up_s: float) -> Stored:
     """What the page shows of the database."""
     return Stored(
         pause=pausing.find_pause(db),
         letters=sum(deadletters.count_by_reason(db).values()),
         groups=mending.groups(db, Filter(), limit=GROUPS_SHOWN),
         parked=parking.count_parked(db),
-        audit=list(audit.list_audit(db, limit=AUDIT_SHOWN)),
+        waited=waiting.by_case(db, give_up_s=give_up_s, limit=GROUPS_SHOWN),
+        waited_cases=waiting.count_cases(db),
+        audit=list(audit.list_audit(db, but=READ_ACTION, limit=AUDIT_SHOWN)),
     )
 
 

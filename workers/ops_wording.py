@@ -1,14 +1,18 @@
-"""How the ops page writes numbers, ages and moments."""
+"""How the ops page writes numbers, ages, moments, and what lies where."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
 import msgspec
 
+from events.phrases import count_of
+from schema.parking import ParkedCount
 from workers.output import rfc3339
+from workers.rates import QueueLine
 
 UNKNOWN: Final = "\N{EN DASH}"
 LONG: Final = 300
@@ -62,9 +66,50 @@ def short(text: str | None, characters: int = LONG) -> str:
     return text if len(text) <= characters else text[: characters - 1] + "\N{HORIZONTAL ELLIPSIS}"
 
 
+def depth(line: QueueLine | None, parked: ParkedCount | None) -> str:
+    """What a queue's number means. Parked events lie in the database, not in the queue, and are told apart from it."""
+    if line is None:
+        said = "not known"
+    elif line.oldest_age_s is not None:
+        said = f"the oldest {duration(line.oldest_age_s)} old"
+    elif line.ready or line.unacked:
+        said = "how old is not known"
+    else:
+        said = "the queue is empty"
+    count = parked.waiting + parked.ready if parked else 0
+    return f"{said}; {_events(count)} parked beside it" if count else said
+
+
+def parked_events(count: ParkedCount) -> str:
+    """How many events are parked, why, and for how long."""
+    said = []
+    if count.waiting:
+        said.append(f"{_events(count.waiting)} parked until {_whose(count.waiting)} case is created")
+    if count.ready:
+        said.append(f"{_events(count.ready)} tried again now that {_whose(count.ready)} case is there")
+    if count.oldest_age_s is not None:
+        said.append(f"the oldest has been parked for {duration(count.oldest_age_s)}")
+    return "; ".join(said) + "."
+
+
+def _events(count: int) -> str:
+    return count_of(count, "event is", "events are")
+
+
+def _whose(count: int) -> str:
+    return "its" if count == 1 else "their"
+
+
 def detail(value: Any) -> str:
     """What an audit entry says of its action, in a line."""
     return ", ".join(f"{name} {_plain(item)}" for name, item in value.items() if item not in (None, {}, [], ""))
+
+
+def cases_written(value: Mapping[str, Any]) -> set[str]:
+    """The cases that `detail` writes out: of a list it gives the length."""
+    asked = value.get("filter")
+    named = [value.get("case"), *((asked.get("case"), asked.get("reference")) if isinstance(asked, dict) else ())]
+    return {case for case in named if isinstance(case, str) and case}
 
 
 def _plain(value: Any) -> str:

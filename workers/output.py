@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from secrets import token_hex
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, Literal
 
 import msgspec
 
@@ -17,6 +17,22 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 _encoder = msgspec.json.Encoder()
+# JSON may hold these as they are, and many a reader of lines (Python's str.splitlines, JavaScript's of old) ends a line
+# at each. No other character that ends a line is left in JSON: below U+0020 all are escaped.
+_LINE_ENDS: Final = ((b"\xe2\x80\xa8", rb"\u2028"), (b"\xe2\x80\xa9", rb"\u2029"), (b"\xc2\x85", rb"\u0085"))
+
+
+def one_line(encoded: bytes) -> bytes:
+    """JSON as every reader of lines takes it for one line: with NEL, LINE and PARAGRAPH SEPARATOR escaped."""
+    for character, escape in _LINE_ENDS:
+        if character in encoded:
+            encoded = encoded.replace(character, escape)
+    return encoded
+
+
+def json_line(encoded: bytes) -> bytes:
+    """A line of JSON lines."""
+    return one_line(encoded) + b"\n"
 
 
 def write_rows(out: BinaryIO, columns: Sequence[str], rows: Iterable[Sequence[Any]], form: Literal["jsonl"]) -> int:
@@ -27,13 +43,13 @@ def write_rows(out: BinaryIO, columns: Sequence[str], rows: Iterable[Sequence[An
     assert form == "jsonl"
     count = 0
     for count, row in enumerate(rows, start=1):  # noqa: B007 - the count is the result
-        out.write(_encoder.encode(dict(zip(columns, map(_plain, row), strict=True))) + b"\n")
+        out.write(json_line(_encoder.encode(dict(zip(columns, map(_plain, row), strict=True)))))
     return count
 
 
 def write_json(value: Any) -> None:
     """One JSON document, indented."""
-    sys.stdout.write(msgspec.json.format(_encoder.encode(value), indent=2).decode() + "\n")
+    sys.stdout.write(one_line(msgspec.json.format(_encoder.encode(value), indent=2)).decode() + "\n")
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str | None = None) -> None:
@@ -54,11 +70,21 @@ def make_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: 
     table = Table(title=shown_title, title_justify="left", header_style="bold")
     values = [[_plain(value) for value in row] for row in rows]
     for index, column in enumerate(columns):
-        numbers = any(isinstance(row[index], int | float) and not isinstance(row[index], bool) for row in values)
-        table.add_column(column, justify="right" if numbers else "left", overflow="fold")
+        given = [row[index] for row in values if row[index] is not None]
+        # A column that has texts as well, as that of a record's values has, is read from its left.
+        numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in given)
+        table.add_column(column, justify="right" if given and numbers else "left", overflow="fold")
     for row in values:
         table.add_row(*(Text(visible(_cell(value))) for value in row))
     return table
+
+
+def print_event(raw: bytes | str) -> None:
+    """An event as it was sent, or what may be shown of it, line by line with its own indentation: to be copied."""
+    text = as_text(raw) if isinstance(raw, bytes) else raw
+    lines = text.replace("\r\n", "\n").split("\n")
+    # A tab indents; no other character moves the cursor of who reads it.
+    sys.stdout.write("".join("\t".join(map(visible, line.split("\t"))) + "\n" for line in lines))
 
 
 def has_colors() -> bool:

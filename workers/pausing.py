@@ -71,7 +71,7 @@ class PauseWatch:
                 detail = {"arrived": self._verdict.arrived, "dead": self._verdict.dead, "deploy": self._deploy}
                 pausing.trip(db, why=self._verdict.in_words(), deploy=self._deploy, detail=detail)
             self._verdict = None
-        with self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as db:
+        with self._engine.begin() as db:
             return pausing.find_pause(db)
 
     def _tell(self, found: Pause | None) -> None:

@@ -12,19 +12,21 @@ import redis
 from kombu import Connection
 from sqlalchemy import Engine
 
-from events.broker import EVENTS_QUEUE, PING_QUEUE, QueueStatus, connect, is_redis, queue_status
+from events.broker import EVENTS_QUEUE, HELD, PING_QUEUE, REMOVED, QueueStatus, connect, is_redis, queue_status
 from schema import parking, pausing
-from schema.connection import make_engine
+from schema.connection import fence_of, make_engine
 from schema.reports import outbox
+from workers.bounded import ANSWER_S, Asked, bounded
 from workers.heartbeat import Beat, read_beats
 from workers.rates import Depth, Done, QueueLine, Sample, with_rates
+from workers.remembering import read_memory
 from workers.services import Services
 from workers.tasks import NAMESPACE, QUEUE
 
 PARKED: Final = "parked"
 OUTBOX: Final = "report_outbox"
 # A pause of all recorders holds these up; the reports are added up, and pings answered, all the same.
-PAUSED: Final = frozenset({EVENTS_QUEUE.name, PARKED})
+PAUSED: Final = frozenset({EVENTS_QUEUE.name, REMOVED, HELD, PARKED})
 BETWEEN_S: Final = 1.0
 # A worker whose heartbeat is older is not counted among the consumers of a queue that does not know its consumers.
 CONSUMES_WITHIN_S: Final = 30.0
@@ -38,6 +40,7 @@ class QueueView:
         self._broker_url = broker_url
         self._client = client
         self._before: Sample | None = None
+        self.asked = Asked()
 
     def lines(self) -> list[QueueLine]:
         """One line a queue; rates since the last call, and not known at the first."""
@@ -48,14 +51,20 @@ class QueueView:
 
     def sample(self) -> Sample:
         """All queues now."""
+        self.asked.server = "Redis"
         beats = read_beats(self._client)
+        read_memory(self._client, fence_of(self._engine))  # of a list no old primary is asked
         # A connection for each look: a broker that was away in between needs no care.
+        self.asked.server = "the broker"
         with connect(self._broker_url) as connection:
-            found = [raw_events_status(connection, beats), queue_status(connection, PING_QUEUE.name)]
+            found = [raw_events_status(connection, beats), *removed_statuses(connection)]
+            pings = queue_status(connection, PING_QUEUE.name)
+        self.asked.server = "PostgreSQL"
         with self._engine.connect() as db:
             pause = pausing.find_pause(db)
             parked, lag = parking.count_parked(db), outbox.lag(db)
             arrived = parking.count_arrivals(db)
+        self.asked.server = "Redis"
         at_s = time.monotonic()
         tasks = [beat for beat in beats if beat.role == "tasks" and beat.age_s < CONSUMES_WITHIN_S]
         recorders = [beat for beat in beats if beat.role == "recorder"]
@@ -63,7 +72,8 @@ class QueueView:
             at_s,
             [
                 _depth(found[0], _done(recorders, at_s)),
-                _depth(found[1], None),
+                *(_depth(status, None) for status in found[1:]),
+                _depth(pings, None),
                 Depth(
                     queue=PARKED,
                     ready=parked.waiting + parked.ready,
@@ -96,12 +106,19 @@ def queue_view(services: Services, client: redis.Redis) -> Iterator[QueueView]:
         engine.dispose()
 
 
-def queue_table(services: Services, client: redis.Redis, between_s: float = BETWEEN_S) -> list[QueueLine]:
-    """Each queue with its rates over `between_s` seconds, for which this waits."""
+def lines_within(view: QueueView, within_s: float) -> list[QueueLine]:
+    """As `view.lines()`, for a person who waits: raises `NoAnswerInTime` after `within_s`, naming the server."""
+    return bounded(
+        view.lines, within_s, lambda: f"{view.asked.server} has not answered within {within_s:g} s: see caselog ping"
+    )
+
+
+def queue_table(services: Services, client: redis.Redis, within_s: float = ANSWER_S) -> list[QueueLine]:
+    """Each queue with its rates over a second, for which this waits. Raises as `lines_within`, at each of two looks."""
     with queue_view(services, client) as view:
-        view.lines()
-        time.sleep(between_s)  # a rate needs time to pass
-        return view.lines()
+        lines_within(view, within_s)
+        time.sleep(BETWEEN_S)  # a rate needs time to pass
+        return lines_within(view, within_s)
 
 
 def raw_events_status(connection: Connection, beats: Sequence[Beat]) -> QueueStatus:
@@ -123,6 +140,13 @@ def raw_events_status(connection: Connection, beats: Sequence[Beat]) -> QueueSta
         oldest_age_s = queue_status(connection, queue).oldest_age_s
     unacked = sum(beat.unacked for beat in holders)
     return msgspec.structs.replace(status, unacked=unacked, oldest_age_s=oldest_age_s)
+
+
+def removed_statuses(connection: Connection) -> list[QueueStatus]:
+    """The queues of what a policy of RabbitMQ's removed; none on Redis. What recorders hold of them is not known."""
+    if is_redis(connection):
+        return []
+    return [queue_status(connection, queue) for queue in (REMOVED, HELD)]
 
 
 def task_depths(client: redis.Redis, queue: str, consumers: int, done: dict[str, Done]) -> list[Depth]:

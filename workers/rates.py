@@ -42,7 +42,7 @@ class Sample(msgspec.Struct, frozen=True):
 
 
 class QueueLine(msgspec.Struct, frozen=True, kw_only=True):
-    """A queue as operations see it (DESIGN.md, "Command line"). None is "not known", never zero.
+    """A queue as operations see it (docs/operations.md "What waits: `caselog queues`"). None: not known, never zero.
 
     Ages in seconds, rates in messages a second. `paused` where the pause in force keeps this queue from being consumed.
     """

@@ -11,7 +11,11 @@ from collections.abc import Collection, Sequence
 from typing import Final
 
 from events.errors import CaselogError, did_you_mean
+from events.registry import autodiscover
+from events.resolve import Rules
 from schema import proof, rebuilding, verifying
+from schema.connection import make_engine
+from schema.outdated import find_outdated, forget_outdated, outdated_parts
 from workers import crashing
 from workers.aggregating import add_up_reports
 from workers.verify import Counting, Verification
@@ -42,13 +46,32 @@ def get_parts(names: Sequence[str]) -> tuple[str, ...]:
 def rebuild(verification: Verification, parts: Collection[str], counting: Counting) -> dict[str, int]:
     """Write these projections anew from the log. Returns the rows that were not what the log says, by table.
 
-    Interrupted anywhere, it has changed nothing. Raises `rebuilding.Busy`. Blocks.
+    What other rules made is written with them, whether it is named or not: reports are counted from what cases and
+    timers say. Interrupted anywhere, it has changed nothing. Raises `rebuilding.Busy`. Blocks.
     """
     with rebuilding.only_one(verification.session):
-        if set(parts) != {"reports"}:
+        parts = {*parts, *outdated_parts(verification.session)}
+        if parts != {"reports"}:
             for _ in verification.whole(counting, marked=True):
                 pass
         return _swap(verification, parts)
+
+
+def rebuild_outdated(database_url: str, rules: Rules, apps: tuple[str, ...], counting: Counting) -> dict[str, int]:
+    """Write what other rules made anew, and nothing else; returns, raises and blocks as `rebuild`.
+
+    Returns an empty dictionary where nothing is outdated; then no app is imported either.
+    """
+    engine = make_engine(database_url, application="caselog rebuild")
+    try:
+        with engine.connect() as db:
+            if not find_outdated(db):
+                return {}
+    finally:
+        engine.dispose()
+    autodiscover(apps)
+    with Verification(database_url, rules, apps=apps) as verification:
+        return rebuild(verification, (), counting)
 
 
 def repair(verification: Verification) -> dict[str, int]:
@@ -75,8 +98,11 @@ def _swap(verification: Verification, parts: Collection[str]) -> dict[str, int]:
         if folded:
             verification.catch_up()
         written = rebuilding.write(session, parts, zone)
+        forget_outdated(session, set(parts) - {"reports"})
         crashing.reach("rebuild.in_swap")
     crashing.reach("rebuild.swapped")
     written |= add_up_reports(verification.database_url, verification.registry, verification.rules)
+    if "reports" in parts:  # only now are they what the log says
+        forget_outdated(session, {"reports"})
     rebuilding.forget_empty_rows(session)
     return written

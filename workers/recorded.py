@@ -10,6 +10,7 @@ import msgspec
 from events.fold import Plan
 from events.refold import Past
 from schema.deadletters import DeadLetter
+from workers.continuity import Name
 from workers.requeued import Requeued
 
 
@@ -23,7 +24,8 @@ class Recorded(msgspec.Struct):
     the commit, by the database's clock; `transactions_s` is what each transaction took; `refolds` counts the logs of a
     "case" and stretches of an "actor" that late events made us fold anew.
 
-    `requeued` says of each dead letter of the batch what became of it.
+    `requeued` says of each dead letter of the batch what became of it. `stored` are the names of what is to be counted
+    before the commit, empty after it: what was recorded, parked or made a dead letter, and had not been parked before.
     """
 
     recorded: int = 0
@@ -40,6 +42,7 @@ class Recorded(msgspec.Struct):
     transactions_s: list[float] = msgspec.field(default_factory=list)
     refolds: Counter[str] = msgspec.field(default_factory=Counter)
     requeued: list[Requeued] = msgspec.field(default_factory=list)
+    stored: list[Name] = msgspec.field(default_factory=list)
 
     def add(self, other: Recorded) -> None:
         for name in self.__struct_fields__:

@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
-import random
 import signal
 import threading
 import time
-from collections import deque
-from collections.abc import Callable
+from collections import Counter, deque
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from functools import partial
 from typing import Any, Final
 
-from kombu import Connection, Consumer
+from kombu import Connection, Consumer, Queue
 
-from events.broker import EVENTS_QUEUE, connect, consume, keep_alive, limit_prefetch, open_channel, published_s
+from events.broker import (
+    EVENTS_QUEUE,
+    connect,
+    consume,
+    disconnect,
+    keep_alive,
+    leave_host,
+    limit_prefetch,
+    published_s,
+)
+from events.errors import BrokerRefusal
+from events.events_queue import Standing, consume_removed, open_events, reasons_of
 from events.message import Event, Message, decode
+from events.refusals import refusal
 from workers import crashing
+from workers.backoff import FIRST_DELAY_S, LONGEST_DELAY_S, Backoff
 from workers.heartbeat import Doing, Heartbeat
 from workers.logs import get_logger
 from workers.pausing import PauseWatch
@@ -23,6 +37,7 @@ from workers.recording import Recording
 from workers.stopping import exit_in_time
 from workers.tracing import Span, no_span
 from workers.transactions import DatabaseAway, OtherSchema
+from workers.trouble import Trouble
 
 POLL_S: Final = 1.0
 PAUSED_POLL_S: Final = 0.2
@@ -41,8 +56,6 @@ BATCH_BYTES: Final = 8 * 1024 * 1024
 HEELS_S: Final = 0.0005
 # A message that is there already is read within this time.
 THERE_S: Final = 0.0001
-FIRST_DELAY_S: Final = 0.2
-LONGEST_DELAY_S: Final = 5.0
 
 
 class Recorder:
@@ -63,9 +76,13 @@ class Recorder:
         heartbeat: Heartbeat,
         pauses: PauseWatch,
         after_commit: Callable[[Recorded, list[float]], None],
+        on_removed: Callable[[Mapping[str, int]], None] = lambda _: None,
         span: Span = no_span,
     ) -> None:
-        """`after_commit` is told what became of a batch, and for each event the seconds since its arrival here."""
+        """`after_commit` is told what became of a batch, and for each event the seconds since its arrival here.
+
+        `on_removed` is told how many messages a policy of the broker's had removed, by its reason, before they came.
+        """
         self._broker_url = broker_url
         self._recording = recording
         self._batch_events = batch_events
@@ -73,10 +90,14 @@ class Recorder:
         self._heartbeat = heartbeat
         self._pauses = pauses
         self._after_commit = after_commit
+        self._on_removed = on_removed
         self._span = span
+        self._backoff = Backoff()
         self._stopping = threading.Event()
+        self._trouble = Trouble()
         self._inbox: deque[Any] = deque()
         self._messages: list[Message] = []
+        self._removed: Counter[str] = Counter()
         self._arrivals_s: list[float] = []
         self._first: Any = None
         self._last: Any = None
@@ -85,7 +106,6 @@ class Recorder:
 
     def run(self) -> None:
         """Record until `stop` is called; the batch in hand is finished first. Reconnects to a broker that was away."""
-        delay_s = FIRST_DELAY_S
         while not self._stopping.is_set():
             if (pause := self._pauses.look()) is not None:
                 self._heartbeat.wait(Doing.TRIPPED if pause.is_breakers else Doing.PAUSED, pause.in_words())
@@ -94,25 +114,19 @@ class Recorder:
             connection = connect(self._broker_url)
             try:
                 self._consume(connection)
-            except (*connection.connection_errors, *connection.channel_errors) as error:
-                get_logger().warning(
-                    "the broker is away; connecting again", error=str(error), delay_s=round(delay_s, 1)
-                )
-                self._heartbeat.wait(Doing.NO_BROKER)
-                self._stopping.wait(delay_s * random.uniform(0.5, 1))  # noqa: S311 - spreads reconnections, no secret
-                delay_s = min(delay_s * 2, LONGEST_DELAY_S)
+            except (*connection.connection_errors, *connection.channel_errors, BrokerRefusal) as error:
+                leave_host(connection, error)
+                self._tell_broker(error)
+                self._backoff.wait(self._stopping)
             except OtherSchema as error:
                 # Another version's recorder may be able to record it: nothing is kept from that one.
-                get_logger().warning("nothing is recorded; the batch went back to the queue", error=str(error))
+                self._trouble.tell("nothing is recorded; the batch went back to the queue", error)
                 self._heartbeat.wait(Doing.NO_DATABASE, str(error))
-                self._stopping.wait(delay_s)
-                delay_s = min(delay_s * 2, LONGEST_DELAY_S)
-            else:
-                delay_s = FIRST_DELAY_S
+                self._backoff.wait(self._stopping)
             finally:
                 self._forget()
                 self._inbox.clear()
-                _close(connection)
+                disconnect(connection)
         self._heartbeat.stop()
 
     def stop(self, *_: object) -> None:
@@ -131,8 +145,14 @@ class Recorder:
 
     def _consume(self, connection: Connection) -> None:
         """Consume until told to stop, or paused: what is held then goes back to the broker with the connection."""
-        channel = open_channel(connection)
-        with consume(channel, EVENTS_QUEUE, self._take, prefetch_messages=self._prefetch_messages) as consumer:
+        channel, standing = open_events(connection)
+        if standing is not Standing.SAFE:
+            get_logger().warning("the queue of events is not safe from policies of the broker", why=standing.value)
+        events = Queue(EVENTS_QUEUE.name, no_declare=True)  # it is there, whatever it was declared with
+        with (
+            consume(channel, events, self._take, prefetch_messages=self._prefetch_messages) as consumer,
+            consume_removed(channel, self._take, prefetch_messages=FIRST_PREFETCH_MESSAGES) as look_again,
+        ):
             while not self._stopping.is_set():
                 self._fill(connection)
                 if self._pauses.look() is not None:
@@ -141,10 +161,24 @@ class Recorder:
                     messages, filled = len(self._messages), self._filled()
                     if not self._record(connection):
                         return
+                    self._backoff.worked()
                     self._take_ahead(consumer, messages, filled)
                 else:
+                    self._backoff.worked()
+                    look_again()
                     keep_alive(connection)
                     self._heartbeat.beat(idle=not self._inbox, **self._held())
+
+    def _tell_broker(self, error: Exception) -> None:
+        """Say what is wrong with the broker: that it is away, or what it refuses."""
+        refused = refusal(error)
+        delay_s = round(self._backoff.delay_s, 1)
+        if refused is None:
+            get_logger().warning("the broker is away; connecting again", error=str(error), delay_s=delay_s)
+            self._heartbeat.wait(Doing.NO_BROKER)
+        else:
+            get_logger().warning("the broker refuses; trying again", error=refused, delay_s=delay_s)
+            self._heartbeat.wait(Doing.REFUSED, refused)
 
     def _take(self, message: Any) -> None:
         # As it came: what is decoded is ten times as large, and only the batch in hand needs to be.
@@ -164,6 +198,8 @@ class Recorder:
                 arrived_s, self._last = self._inbox.popleft()
                 self._first = self._first or self._last
                 self._messages.append(decode(self._last.body))
+                if reasons := reasons_of(self._last.headers):
+                    self._removed[reasons[-1]] += 1
                 self._arrivals_s += [arrived_s] * len(self._messages[-1].events)
                 self._events += len(self._messages[-1].events)
                 self._bytes += len(self._last.body)
@@ -200,27 +236,38 @@ class Recorder:
         while True:
             try:
                 with self._span(self._messages):
-                    recorded = self._recording.record(self._messages)
+                    recorded = self._recording.record(self._messages, alive=partial(self._stay, connection))
                 break
             except OtherSchema:
                 raise
             except DatabaseAway as error:
-                get_logger().warning("the batch waits for the database", error=str(error), events=self._events)
+                self._trouble.tell("the batch waits for the database", error, events=self._events)
                 # Not acked, not requeued: the messages stay ours until they are recorded or this process ends.
                 if self._wait(connection, delay_s):
                     return False
                 delay_s = min(delay_s * 2, LONGEST_DELAY_S)
+        self._trouble.end("the database takes batches again")
         committed_s = time.monotonic()
         waits_s = [committed_s - arrived_s for arrived_s in self._arrivals_s]
         self._last.channel.basic_ack(self._last.delivery_tag, multiple=True)
         crashing.reach("recorder.acked")
-        messages, events = self._messages, self._events
+        messages, events, removed = self._messages, self._events, self._removed
         self._forget()
         self._heartbeat.beat(messages=len(messages), events=events, **self._held())
         self._pauses.observe(recorded)
         self._after_commit(recorded, waits_s)
+        if removed:
+            get_logger().warning(
+                "a policy of the broker's removes messages; they came back and are recorded", **removed
+            )
+            self._on_removed(removed)
         _log_batch(recorded, messages, committed_s - began_s)
         return True
+
+    def _stay(self, connection: Connection) -> None:
+        """While a batch is folded for long the broker is told that we live. Where it is away, the ack will find out."""
+        with suppress(*connection.connection_errors, *connection.channel_errors):
+            keep_alive(connection)
 
     def _wait(self, connection: Connection, seconds: float) -> bool:
         """Wait, telling the broker that we live; True as soon as we are to stop."""
@@ -235,6 +282,7 @@ class Recorder:
     def _forget(self) -> None:
         """The batch in hand is done with."""
         self._messages, self._arrivals_s, self._events, self._bytes = [], [], 0, 0
+        self._removed = Counter()
         self._first = self._last = None
 
     def _held(self) -> dict[str, Any]:
@@ -268,11 +316,3 @@ def _log_batch(recorded: Recorded, messages: list[Message], took_s: float) -> No
     ]
     ids = {"trace_ids": sorted(set(recorded.dead_traces))[:NAMED_DEAD]} if recorded.dead_traces else {}
     log.warning("batch: events were set aside", **counts, **recorded.dead, set_aside=named, **ids)
-
-
-def _close(connection: Connection) -> None:
-    """Disconnect; the broker gives what was not acked to others at once, where it can still be told."""
-    try:
-        connection.release()
-    except (*connection.connection_errors, *connection.channel_errors):
-        return  # it is gone already; what was not acked comes back by itself

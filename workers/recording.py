@@ -1,15 +1,13 @@
 """Recording a batch: decode, lock and load, resolve, fold, store, commit.
 
 The recorder and the task that tries parked events again share this road. Everything that a batch does is one
-transaction; calling `record` again with the same messages changes nothing (DESIGN.md, decisions 3 and 6).
+transaction; calling `record` again with the same messages changes nothing (docs/design.md "Exactly once").
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from datetime import datetime
-from operator import attrgetter
 from typing import Final
 
 from sqlalchemy import Connection, Engine
@@ -21,19 +19,26 @@ from events.fold import fold
 from events.message import Malformed, Message, decode
 from events.refold import refold
 from events.registry import EventRegistry
-from events.resolve import Rules, Screened, failure, screen
+from events.resolve import Rules, failure
 from schema import definitions, parking, store
+from schema.connection import limit_idle
 from schema.deadletters import DeadLetter
+from schema.parking import Parked
 from schema.pausing import find_pause
 from schema.reports.tally import ReportTally
 from workers import crashing
-from workers.entries import Entry, apart, dead_entry, identity
+from workers.counting import Counting
+from workers.entries import Entry, apart, dead_entry, identity, parked_name
+from workers.folding import Fault, Folding, Overdue, TooLong
 from workers.loading import Identity, load
+from workers.logs import get_logger
 from workers.namesakes import turns
 from workers.recorded import Recorded, measure
-from workers.setting_aside import claim, park, set_aside, settle, unpark
+from workers.screening import screen_all
+from workers.setting_aside import claim, claim_parked, park, set_aside, settle, settle_parked, unpark
 from workers.storing import store_plan
-from workers.transactions import Contended, DatabaseAway, OtherSchema, translated
+from workers.suspects import PATIENCE_S, Suspects
+from workers.transactions import Contended, DatabaseAway, OtherSchema, Outrun, Taken, translated, which_schema
 
 ATTEMPTS: Final = 10
 PARKED_EVENTS: Final = 500
@@ -55,8 +60,14 @@ class Recording:
         transaction_events: int = 1000,
         give_up_parked_s: float = 86_400,
         progress: Callable[[], object] = lambda: None,
+        folding: Folding | None = None,
+        counting: Counting | None = None,
     ) -> None:
-        """`progress` is called after each step of a batch: however long all of it takes, it is not hanging."""
+        """`progress` is called after each step of a batch: however long all of it takes, it is not hanging.
+
+        `folding` watches the rules; without one they are watched with the usual limit. Without `counting` nobody
+        remembers what was recorded, should the database lose it.
+        """
         self._engine = engine
         self._registry = registry
         self._rules = rules
@@ -64,6 +75,11 @@ class Recording:
         self._give_up_parked_s = give_up_parked_s
         self._report_tally = ReportTally(Definitions(registry), rules.zone)
         self._progress = progress
+        self._folding = folding or Folding(progress=progress)
+        self._counting = counting
+        self._suspects = Suspects(engine, self._folding)
+        # Whether an event alone was folded for longer than its session may stand still, with nobody to blame.
+        self._is_patient = False
         # The (key, code) whose definitions are known to be kept: a batch that uses no other asks nothing.
         self._kept: set[tuple[str, str]] = set()
 
@@ -72,11 +88,24 @@ class Recording:
         """The database that is recorded in."""
         return self._engine
 
-    def record(self, messages: Sequence[Message]) -> Recorded:
+    @property
+    def folding(self) -> Folding:
+        """What watches the rules."""
+        return self._folding
+
+    def close(self) -> None:
+        """Say what was recorded last to who remembers it, and leave the database."""
+        if self._counting is not None:
+            self._counting.close()
+        self._engine.dispose()
+
+    def record(self, messages: Sequence[Message], *, alive: Callable[[], object] = lambda: None) -> Recorded:
         """Record the events of these messages. When it returns, each is in the log, parked or a dead letter.
 
-        Blocks while other recorders hold the same cases or actors. Raises `DatabaseAway`.
+        Blocks while other recorders hold the same cases or actors, and while a rule is at it, for some minutes at
+        most; `alive` is called about once a second while a batch is folded for long. Raises `DatabaseAway`.
         """
+        self._folding.alive = alive
         entries = [
             Entry(item, message, position) for message in messages for position, item in enumerate(message.events)
         ]
@@ -90,9 +119,16 @@ class Recording:
         with translated(), self._engine.begin() as db:
             due = [] if find_pause(db) is not None else parking.due(db, PARKED_EVENTS)
         crashing.reach("retry.taken")
-        messages = [decode(parked.raw) for parked in due]
+        return self.retry(due)
+
+    def retry(self, parked: Sequence[Parked], within: Within | None = None) -> Recorded:
+        """Try these parked events, due or not; too old ones become dead letters `unknown_case`.
+
+        One that somebody else tries, discards or hastens just now is left alone. Raises `DatabaseAway` as `requeue`.
+        """
+        messages = [decode(event.raw) for event in parked]
         return self._in_transactions(
-            [Entry(m.events[0], m, 0, parked) for m, parked in zip(messages, due, strict=True)]
+            [Entry(m.events[0], m, 0, event) for m, event in zip(messages, parked, strict=True)], within
         )
 
     def requeue(self, letters: Sequence[DeadLetter], within: Within | None = None) -> Recorded:
@@ -102,7 +138,9 @@ class Recording:
         `DatabaseAway`: what was committed before stays so.
         """
         total = Recorded()
-        for batch in apart([dead_entry(letter) for letter in letters]):
+        entries = [dead_entry(letter) for letter in letters]
+        self._suspects.pardon(entries)
+        for batch in apart(entries):
             total.add(self._in_transactions(batch, within))
         return total
 
@@ -111,7 +149,7 @@ class Recording:
         for start in range(0, len(entries), self._transaction_events):
             batch = entries[start : start + self._transaction_events]
             own, others, duplicates = turns(batch)
-            total.add(self._bisecting(own, within))
+            total.add(self._suspects_last(own, within))
             total.duplicates += duplicates
             taken: set[Identity] = set()
             if others:
@@ -120,7 +158,7 @@ class Recording:
                 total.add(settled)
             for turn in others:
                 if free := [entry for entry in turn if identity(entry) not in taken]:
-                    total.add(self._bisecting(free))
+                    total.add(self._suspects_last(free))
         return total
 
     def _settle_taken(self, entries: list[Entry]) -> tuple[Recorded, set[Identity]]:
@@ -133,101 +171,169 @@ class Recording:
         taken: set[Identity] = set()
         return self._with_retries(settle), taken
 
-    def _bisecting(self, entries: list[Entry], within: Within | None = None) -> Recorded:
-        """Record a batch; where a row of it is refused, halve it until the one event to blame is alone."""
+    def _suspects_last(self, entries: list[Entry], within: Within | None = None) -> Recorded:
+        """Record a batch; events whose rules took too long before come after the others, each alone."""
+        suspected = self._suspects.among(entries)
+        if not suspected:
+            return self._bisecting(entries, within)
+        total = Recorded()
+        names = {identity(entry) for entry in suspected}
+        if others := [entry for entry in entries if isinstance(entry.item, Malformed) or identity(entry) not in names]:
+            total.add(self._bisecting(others, within))
+        for entry in suspected:
+            total.add(self._try_suspect(entry, within))
+        return total
+
+    def _try_suspect(self, entry: Entry, within: Within | None) -> Recorded:
+        """Try it once more alone; once it is condemned it is a dead letter, whenever it comes."""
+        if (why := self._suspects.verdict(entry)) is not None:
+            fault = EventFailed(why)
+            return self._with_retries(lambda db, _: self._blame(db, entry, fault), within)
+        recorded = self._bisecting([entry], within)
+        self._suspects.acquit(entry)
+        return recorded
+
+    def _slow(self, entries: list[Entry], fault: Fault, within: Within | None) -> Recorded:
+        """What folded for too long: the event to blame is told from the others, which are recorded first."""
+        suspect = entries[0] if len(entries) == 1 else fault.entry
+        if suspect is None:
+            get_logger().warning("folding took too long; the batch is halved", why=fault.why, events=len(entries))
+            return self._halves(entries, within)
+        self._suspects.strike(suspect, fault.why)
+        others = [entry for entry in entries if entry is not suspect]
+        total = self._suspects_last(others, within) if others else Recorded()
+        total.add(self._try_suspect(suspect, within))
+        return total
+
+    def _halves(self, entries: list[Entry], within: Within | None) -> Recorded:
+        middle = len(entries) // 2
+        total = self._suspects_last(entries[:middle], within)
+        total.add(self._suspects_last(entries[middle:], within))
+        return total
+
+    def _bisecting(
+        self, entries: list[Entry], within: Within | None = None, *, is_undisturbed: bool = False
+    ) -> Recorded:
+        """Record a batch; where a row of it is refused, halve it until the one event to blame is alone.
+
+        `is_undisturbed`: while nobody else records. What is taken even then is the event's own doing.
+        """
+
+        def work(db: Connection, is_retry: bool) -> Recorded:  # noqa: FBT001 - as `_with_retries` calls it
+            if is_undisturbed:
+                store.close_gate(db)
+            return self._batch(db, entries, is_retry=is_retry)
+
         try:
-            return self._with_retries(lambda db, is_retry: self._batch(db, entries, is_retry=is_retry), within)
-        except (DatabaseAway, Contended):
-            raise
-        except Exception as error:  # noqa: BLE001 - whatever an event brings about is that event's dead letter
+            return self._with_retries(work, within)
+        except Outrun as error:
             if len(entries) > 1:
-                middle = len(entries) // 2
-                first = self._bisecting(entries[:middle], within)
-                first.add(self._bisecting(entries[middle:], within))
-                return first
-            cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
-            fault = EventFailed(failure("storing the event", cause))
-            return self._with_retries(lambda db, _: self._blame(db, entries[0], fault), within)
+                return self._halves(entries, within)
+            if not isinstance(error.__cause__, Taken):
+                raise
+            if is_undisturbed:
+                return self._blame_for(entries[0], error.__cause__.__cause__ or error, within)
+            return self._bisecting(entries, within, is_undisturbed=True)
+        except (Overdue, TooLong, DatabaseAway) as error:
+            # With its session the database takes the word from who folds for too long: that is no fault of its own.
+            slow = self._folding.fault or self._long(entries, error)
+            if slow is None:
+                raise
+            return self._slow(entries, slow, within)
+        except Exception as error:  # noqa: BLE001 - whatever an event brings about is that event's dead letter
+            return self._halves(entries, within) if len(entries) > 1 else self._blame_for(entries[0], error, within)
+
+    def _long(self, entries: list[Entry], error: BaseException) -> Fault | None:
+        """Whether the batch was folded for too long, with no rule to blame. Raises `DatabaseAway` for a lone event."""
+        if self._folding.took_s < self._folding.limit_s:
+            return None
+        why = f"folding took {self._folding.took_s:.0f} s"
+        if len(entries) > 1:
+            return Fault(None, why)
+        # On a machine that gives it no processor.
+        self._is_patient = True
+        raise DatabaseAway(f"{why}; it is tried again, with more time") from error
+
+    def _blame_for(self, entry: Entry, error: BaseException, within: Within | None) -> Recorded:
+        cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+        fault = EventFailed(failure("storing the event", cause))
+        return self._with_retries(lambda db, _: self._blame(db, entry, fault), within)
 
     def _with_retries(self, work: Callable[[Connection, bool], Recorded], within: Within | None = None) -> Recorded:
+        contended: Contended | None = None
         for attempt in range(ATTEMPTS):
             started_s = time.perf_counter()
+            self._folding.fault, self._folding.took_s = None, 0.0
             try:
                 with translated(), self._engine.begin() as db:
+                    if self._counting is not None:
+                        self._counting.meet(db)
                     recorded = work(db, attempt > 0)
+                    marks = [] if self._counting is None else self._counting.count(db, recorded.stored)
                     if within is not None:
                         within(db, recorded)
                     crashing.reach("recording.before_commit")
-            except Contended:
+            except Contended as error:
+                contended = error
                 continue
             except OtherSchema as error:
-                raise OtherSchema(_which_schema(self._engine) or str(error)) from error
+                raise OtherSchema(which_schema(self._engine) or str(error)) from error
             crashing.reach("recording.committed")
+            if self._counting is not None:
+                self._counting.keep(marks)
+            recorded.stored = []
             took_s = time.perf_counter() - started_s
             recorded.transactions_s = [took_s]
             recorded.ages_s = [age_s + took_s for age_s in recorded.ages_s]
             return recorded
-        raise DatabaseAway(
+        raise Outrun(
             f"other recorders changed the same cases {ATTEMPTS} times in a row: the batch is tried again"
-        )
+        ) from contended
 
     def _batch(self, db: Connection, entries: list[Entry], *, is_retry: bool) -> Recorded:
         now, ids = store.clock_and_ids(db, len(entries))
         entries, elsewhere = claim(db, entries)
-        screened, refused = self._screen(entries, now + self._rules.future_tolerance)
+        self._folding.name(entries)
+        if len(entries) == 1 and (self._is_patient or self._suspects.is_slow(entries[0])):
+            limit_idle(db, PATIENCE_S)
+        with self._folding.rules(entries):
+            screened, refused = screen_all(entries, self._registry, now + self._rules.future_tolerance, self._folding)
         world, earlier, known = load(db, screened, self._registry, suspect_all=is_retry)
+        if theirs := claim_parked(db, entries):
+            screened = [s for s in screened if (s.event.source, s.event.id) not in theirs]
+            refused = [(entry, error) for entry, error in refused if parked_name(entry) not in theirs]
         crashing.reach("recording.locked")
         self._progress()
         again = {s.position for s in screened if (s.event.source, s.event.id) in known} if known else set()
         fresh = [s for s in screened if s.position not in again] if again else screened
-        if earlier is None:
-            plan = fold(fresh, world, self._registry, self._rules, iter(ids))
-        else:
-            plan = refold(fresh, world, earlier, self._registry, self._rules, iter(ids))
+        with self._folding.rules(entries):
+            if earlier is None:
+                plan = fold(fresh, world, self._registry, self._rules, iter(ids), self._folding.watch)
+            else:
+                plan = refold(fresh, world, earlier, self._registry, self._rules, iter(ids), self._folding.watch)
         self._progress()
-        result = store_plan(db, plan, world, self._report_tally)
+        result = store_plan(db, plan, world, self._report_tally, self._registry)
         self._progress()
         refused += [(entries[at], error) for at, error in plan.refused]
         result.add(set_aside(db, [*((entries[at], None) for at in sorted(again)), *refused]))
         result.add(park(db, [entries[at] for at in plan.parked], self._give_up_parked_s))
-        waiting = set(plan.parked)
-        unpark(db, [entry for at, entry in enumerate(entries) if entry.parked is not None and at not in waiting])
         measure(result, plan, earlier, now)
+        waited = {parked_name(entry) for entry in entries}
+        result.stored += [name for log in plan.logs if (name := (log.source, log.event_id)) not in waited]
         used = result.codes.keys() - self._kept
         if used:
             self._kept |= definitions.keep(db, [self._registry.get_code(*name) for name in used])
-        result.requeued += settle(db, entries, plan, result.requeued) + elsewhere
+        failed = [*result.requeued]
+        result.requeued += (
+            settle(db, entries, plan, failed) + settle_parked(db, entries, theirs, plan, failed) + elsewhere
+        )
         return result
 
     def _blame(self, db: Connection, entry: Entry, fault: EventError) -> Recorded:
         entries, elsewhere = claim(db, [entry])
+        if parked_name(entry) in claim_parked(db, entries):
+            entries = []
         result = set_aside(db, [(one, fault) for one in entries])
+        unpark(db, entries)
         result.requeued += elsewhere
         return result
-
-    def _screen(self, entries: list[Entry], latest: datetime) -> tuple[list[Screened], list[tuple[Entry, EventError]]]:
-        """The events that may be folded, and those refused for what they say themselves."""
-        screened: list[Screened] = []
-        refused: list[tuple[Entry, EventError]] = []
-        for position, entry in enumerate(entries):
-            if isinstance(entry.item, Malformed):
-                refused.append((entry, entry.item.error))
-                continue
-            try:
-                screened.append(screen(position, entry.item, self._registry, latest))
-            except EventError as error:
-                refused.append((entry, error))
-        # Here, while nothing is locked; the fold then finds them in order.
-        screened.sort(key=attrgetter("order_key"))
-        return screened, refused
-
-
-def _which_schema(engine: Engine) -> str | None:
-    """What to do about a schema that is not this version's; None where nobody can tell."""
-    from schema.migrate import tell_revisions  # noqa: PLC0415 - Alembic is not for who has the right schema
-
-    try:
-        with engine.connect() as db:
-            return tell_revisions(db)
-    except DBAPIError:
-        return None

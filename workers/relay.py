@@ -15,8 +15,11 @@ from sqlalchemy import Connection, Engine, Table
 from sqlalchemy.exc import DBAPIError
 
 from events.errors import CaselogError, MalformedEvent, PublishError
+from events.phrases import storable
 from events.publisher import Publisher
+from events.refusals import refusal
 from schema import relaying
+from schema.session_proof import prove_session
 from workers.logs import get_logger
 
 # An idle outbox is asked this often: one look into an index that is empty. (NOTIFY would make the upstream app's
@@ -37,6 +40,10 @@ class Relayed(msgspec.Struct):
     refused: int = 0
 
 
+class ReadOnlyOutbox(CaselogError):
+    """The outbox's session takes no writes: what it holds would be published again and again."""
+
+
 class Relay:
     """Publishes one outbox. Several may run: one leads, the others stand by and take over when it is gone."""
 
@@ -52,7 +59,10 @@ class Relay:
         self._stopping.set()
 
     def run(self) -> None:
-        """Relay until `stop` is called, whatever comes and goes meanwhile. Raises `CaselogError` without a table."""
+        """Relay until `stop` is called, whatever comes and goes meanwhile.
+
+        Raises `CaselogError` without a table or a session of its own.
+        """
         delay_s = FIRST_DELAY_S
         while not self._stopping.is_set():
             try:
@@ -68,7 +78,9 @@ class Relay:
                             if not relayed.published and not relayed.refused:
                                 self._stopping.wait(POLL_S)
             except PublishError as error:
-                self._tell("the broker is away; the outbox keeps its events", str(error.__cause__ or error))
+                self._tell(*_of_the_broker(error.__cause__ or error))
+            except ReadOnlyOutbox as error:
+                self._tell("the outbox takes no writes, and keeps its events", str(error))
             except DBAPIError as error:
                 self._tell("the outbox's database is away", str(error.orig).strip())
             else:
@@ -77,7 +89,7 @@ class Relay:
             delay_s = min(delay_s * 2, LONGEST_DELAY_S)
 
     def once(self) -> Relayed:
-        """Relay what there is and return. Raises `PublishError`, and `CaselogError` where another relay leads."""
+        """Relay what there is and return. Raises `PublishError`, and `CaselogError` as `run` or where another leads."""
         total = Relayed()
         with self._connected() as db:
             if not relaying.take_lead(db, self._table):
@@ -95,7 +107,15 @@ class Relay:
             return relaying.status(db, self._table)
 
     def _connected(self) -> Connection:
-        """A connection on which each statement is its own transaction; closing it ends the session and its lead."""
+        """A connection on which each statement is its own transaction; closing it ends the session and its lead.
+
+        Raises `CaselogError` where it has no session of its own, or there is no such table.
+        """
+        prove_session(
+            self._engine.url.set(drivername="postgresql").render_as_string(hide_password=False),
+            "relay",
+            "Give --database, or CASELOG_DATABASE_DIRECT_URL, the PostgreSQL behind it",
+        )
         db = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
         db.detach()
         if relaying.exists(db, self._table):
@@ -110,15 +130,23 @@ class Relay:
         return Publisher(self._broker_url, linger_ms=0, retry_for_s=RETRY_FOR_S)
 
     def _pass_on(self, db: Connection, publisher: Publisher) -> Relayed:
-        """One batch: publish, wait for the broker, delete. Raises `PublishError` for what the broker did not take."""
+        """One batch: publish, wait for the broker, delete. Raises `PublishError` for what the broker did not take.
+
+        Raises `ReadOnlyOutbox` before anything is published.
+        """
         rows = relaying.waiting(db, self._table, BATCH_ROWS)
+        if rows and relaying.is_read_only(db):
+            raise ReadOnlyOutbox(
+                f"the session of the outbox {self._table.fullname!r} is read-only, as after a failover; it is left for "
+                "another. Nothing was published, and nothing is lost"
+            )
         faults: dict[int, str] = {}
         futures = []
         for row, event in rows:
             try:
                 futures.append((row, publisher.publish(event)))
             except MalformedEvent as error:
-                faults[row] = str(error).replace("\x00", "\N{REPLACEMENT CHARACTER}")
+                faults[row] = storable(str(error))
         if faults:
             relaying.refuse(db, self._table, faults)
             get_logger().warning("the outbox holds what is no valid event", rows=sorted(faults)[:20], count=len(faults))
@@ -143,3 +171,10 @@ class Relay:
         else:
             get_logger().info("relaying", outbox=self._table.fullname)
         self._trouble = trouble
+
+
+def _of_the_broker(error: BaseException) -> tuple[str, str]:
+    refused = refusal(error)
+    if refused is None:
+        return "the broker is away; the outbox keeps its events", str(error)
+    return "the broker refuses events; the outbox keeps them", refused

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib.resources import files
-from typing import Final
+from typing import Any, Final
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from litestar.types import Scope
 
+from events.phrases import count_of, sentence
+from workers.access import AnyRequest
+from workers.callers import Way, caller_of
 from workers.cells import label, visible
 
 MEDIA_TYPES: Final = {
-    ".css": "text/css; charset=utf-8",
-    ".js": "text/javascript; charset=utf-8",
+    ".css": "text/css",
+    ".js": "text/javascript",
     ".svg": "image/svg+xml",
 }
 
@@ -27,7 +30,7 @@ def make_environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"label": label, "visible": visible}
+    environment.filters |= {"label": label, "visible": visible, "count_of": count_of, "sentence": sentence}
     return environment
 
 
@@ -37,6 +40,19 @@ def static_files() -> Mapping[str, tuple[bytes, str]]:
         file.name: (file.read_bytes(), MEDIA_TYPES[suffix])
         for file in files("workers").joinpath("static").iterdir()
         if (suffix := file.name[file.name.rfind(".") :]) in MEDIA_TYPES
+    }
+
+
+def about(request: AnyRequest) -> dict[str, Any]:
+    """What each page knows of who looks at it, and where it is."""
+    caller = caller_of(request)
+    return {
+        "root": root_of(request.scope),
+        "user": caller.name,
+        "has_session": caller.way is Way.SESSION,
+        "acts": caller.may_act,
+        "personal": caller.reads_personal,
+        "is_bound": caller.provider is not None,
     }
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import chain, repeat
 from typing import Any, BinaryIO, Final
 
 import msgspec
@@ -14,6 +13,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from events.errors import CaselogError
 from schema.connection import limit_statements
+from schema.outdated import Withheld
 from schema.reports.declaring import Column, Report
 from schema.reports.reading import Reading, filters, periods, read_rows, read_totals
 from workers.answer import Answer
@@ -33,17 +33,21 @@ class NoAnswer(CaselogError):
 def asking(engine: Engine) -> Iterator[Connection]:
     """A connection whose statements all see the database as it is at the first, each bounded in time.
 
-    Raises `NoAnswer` where it is away, not migrated, too busy or too slow.
+    Raises `NoAnswer` where it is away, not migrated or not rebuilt, too busy or too slow.
     """
     try:
         with engine.connect() as db:
             db.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
             limit_statements(db, STATEMENT_TIMEOUT_MS)
             yield db
+    except Withheld as error:
+        raise NoAnswer(str(error)) from None
     except PoolTimeout:
         raise NoAnswer("too many reports are being read at once: try again in a minute") from None
     except ProgrammingError:
-        raise NoAnswer("the database's tables are not those of this version. Run: caselog migrate") from None
+        raise NoAnswer(
+            "the database's tables are not those of this version: run caselog migrate, which says more"
+        ) from None
     except DBAPIError as error:
         if getattr(error.orig, "sqlstate", None) == _CANCELLED:
             raise NoAnswer(
@@ -53,20 +57,21 @@ def asking(engine: Engine) -> Iterator[Connection]:
         raise NoAnswer("the database does not answer: try again, and see healthcheck.json") from None
 
 
-def read_into(out: BinaryIO, db: Connection, reading: Reading, form: str) -> None:
-    """Write the whole report, as CSV or as one JSON document."""
+def read_into(out: BinaryIO, db: Connection, reading: Reading, form: str) -> int:
+    """Write the whole report, as CSV or as one JSON document. Returns how many rows it has."""
     if form == "csv":
-        write(out, reading.columns, read_rows(db, reading), form)
-    else:
-        _write_document(out, db, reading)
+        return write(out, reading.columns, read_rows(db, reading), form)
+    return _write_document(out, db, reading)
 
 
-def written_answer(engine: Engine, reading: Reading, form: str) -> Answer:
-    """The whole report, being written. What it raises in the end is `NoAnswer`."""
+def written_answer(
+    engine: Engine, reading: Reading, form: str, counted: Callable[[int], object] = lambda _: None
+) -> Answer:
+    """The whole report, being written. `counted` is called with how many rows it has. Raises `NoAnswer` in the end."""
 
     def write_it(out: BinaryIO) -> None:
         with asking(engine) as db:
-            read_into(out, db, reading, form)
+            counted(read_into(out, db, reading, form))
 
     return Answer(write_it)
 
@@ -87,7 +92,7 @@ def _column(column: Column) -> dict[str, str]:
     return {"name": column.name, "kind": column.kind, "unit": column.unit, "description": column.description}
 
 
-def _write_document(out: BinaryIO, db: Connection, reading: Reading) -> None:
+def _write_document(out: BinaryIO, db: Connection, reading: Reading) -> int:
     """Row by row, so that it takes no more memory when there are many."""
     head = {
         "report": reading.report.name,
@@ -99,9 +104,10 @@ def _write_document(out: BinaryIO, db: Connection, reading: Reading) -> None:
         "columns": [_column(column) for column in reading.columns],
     }
     out.write(_encoder.encode(head)[:-1] + b',"rows":[')
-    separators = chain([b"\n"], repeat(b",\n"))
-    rows = json_objects(reading.columns, read_rows(db, reading))
-    out.writelines(before + row for before, row in zip(separators, rows, strict=False))
+    count = 0
+    for count, row in enumerate(json_objects(reading.columns, read_rows(db, reading)), start=1):
+        out.write((b"\n" if count == 1 else b",\n") + row)
     measures = reading.report.measures
     totals = next(json_objects(measures, [read_totals(db, reading)])) if measures else b"{}"
     out.write(b'\n],"totals":' + totals + b"}\n")
+    return count

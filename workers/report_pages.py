@@ -16,10 +16,11 @@ from sqlalchemy import Engine
 
 from events.errors import CaselogError, did_you_mean
 from schema.reports.choices import read_choices
-from schema.reports.declaring import Column, Report
+from schema.reports.declaring import REFERENCE, Column, Report
 from schema.reports.finding import REPORTS, UnknownReport
 from schema.reports.reading import BadRequest, By, Reading, filters, periods, read_rows, read_series, read_totals
 from workers.asking import DAY, Question, question
+from workers.callers import Caller, Need, caller_of
 from workers.cells import Cell, cells, label
 from workers.chart import Chart, draw, spoken, step
 from workers.openapi import (
@@ -31,15 +32,24 @@ from workers.openapi import (
     REPORT_PARAMETERS,
     operation,
 )
-from workers.rendering import make_environment, root_of
+from workers.reads import Read, read_of
+from workers.rendering import about, make_environment, root_of
 from workers.report_answers import NoAnswer, asking, described, written_answer
 from workers.settings import Settings
+from workers.tokens import TokenRole
 
 MOST_ROWS: Final = 500
+
+
+class NotForProviders(CaselogError):
+    """A report that somebody who is bound to a provider may not read, or that there is not."""
+
+
 _STATUS: Final = {
     UnknownReport: HTTPStatus.NOT_FOUND,
     BadRequest: HTTPStatus.BAD_REQUEST,
     NoAnswer: HTTPStatus.SERVICE_UNAVAILABLE,
+    NotForProviders: HTTPStatus.FORBIDDEN,
 }
 _Request = Request[Any, Any, Any]
 
@@ -63,20 +73,21 @@ class ReportPages:
         self._engine = engine
         self._zone = settings.zone
         self._templates = make_environment()
+        self._can_sign_in = settings.tokens.include(TokenRole.READER)
 
     def handlers(self) -> list[HTTPRouteHandler]:
         """The routes. They run in threads: what one report takes, no other page waits for."""
 
         @route(
             "/reports", http_method=READ, sync_to_thread=True, summary="The reports that there are",
-            operation_class=operation(REPORT_LIST_ANSWERS, REPORT_LIST_PARAMETERS),
+            operation_class=operation(REPORT_LIST_ANSWERS, REPORT_LIST_PARAMETERS), needs=Need.READER,
         )  # fmt: skip
         def list_reports(request: _Request) -> Response[Any]:
             return self._list(request)
 
         @route(
             "/reports/{name:str}", http_method=READ, sync_to_thread=True, summary="A report for a range of days",
-            operation_class=operation(REPORT_ANSWERS, REPORT_PARAMETERS),
+            operation_class=operation(REPORT_ANSWERS, REPORT_PARAMETERS), needs=Need.READER, reads="report",
         )  # fmt: skip
         def show_report(request: _Request, name: FromPath[str]) -> Response[Any]:
             return self._show(request, name)
@@ -89,32 +100,34 @@ class ReportPages:
         try:
             form = _form(request, {"html", "json"})
             # Without one, what is asked is of no use; but what no report understands is said so all the same.
-            report = _report(name) if name else next(iter(REPORTS.values()))
+            report = _report(name, caller_of(request)) if name else next(iter(_reports(caller_of(request)).values()))
             question = self._question(request, report).about(report)
             asked = question if name else None
             question.reading()
-        except (UnknownReport, BadRequest) as error:
+        except (UnknownReport, NotForProviders, BadRequest) as error:
             return self._refuse(request, error, asked)
         if name:
             more = {"format": form} if "format" in request.query_params else {}
             return Redirect(f"{root_of(request.scope)}reports/{name}?{question.query(**more)}", status_code=303)
         if form == "json":
-            return _json([described(report) for report in REPORTS.values()], HTTPStatus.OK)
-        return self._page(request, "reports.html", HTTPStatus.OK, reports=list(REPORTS.values()), error="")
+            return _json([described(report) for report in _reports(caller_of(request)).values()], HTTPStatus.OK)
+        return self._listed(request, HTTPStatus.OK, "")
 
     def _show(self, request: _Request, name: str) -> Response[Any]:
         asked = None
         try:
-            asked = self._question(request, _report(name))
+            asked = self._question(request, _report(name, caller_of(request)))
             form = _form(request, set(FORMS))
-            reading = asked.reading()
+            reading = msgspec.structs.replace(asked.reading(), provider=caller_of(request).provider)
+            read = _begun(request, reading)
             if form == "html":
                 with asking(self._engine) as db:
                     shown = self._shown(db, reading)
+                read.rows = len(shown.rows)
                 return self._report_page(request, asked, shown, HTTPStatus.OK, "")
-            found = written_answer(self._engine, reading, form)
+            found = written_answer(self._engine, reading, form, lambda rows: setattr(read, "rows", rows))
             size = found.size()
-        except (UnknownReport, BadRequest, NoAnswer) as error:
+        except (UnknownReport, NotForProviders, BadRequest, NoAnswer) as error:
             return self._refuse(request, error, asked)
         # What takes longer is sent as it comes, without a length: one that breaks off is then told from a whole one.
         headers = {} if size is None else {"content-length": str(size)}
@@ -156,7 +169,7 @@ class ReportPages:
         if _prefers(request) != "html":
             return _json({"status": int(status), "detail": str(error)}, status)
         if asked is None:
-            return self._page(request, "reports.html", status, reports=list(REPORTS.values()), error=str(error))
+            return self._listed(request, status, str(error))
         return self._report_page(request, asked, None, status, str(error))
 
     def _report_page(
@@ -167,7 +180,7 @@ class ReportPages:
             "report.html",
             status,
             report=asked.report,
-            reports=list(REPORTS),
+            reports=list(_reports(caller_of(request))),
             asked=asked,
             # A field for days shows nothing else; the error names what it was.
             days=[day if DAY.fullmatch(day) else "" for day in (asked.first, asked.last)],
@@ -179,12 +192,38 @@ class ReportPages:
             error=error,
         )
 
+    def _listed(self, request: _Request, status: HTTPStatus, error: str) -> Response[str]:
+        reports = list(_reports(caller_of(request)).values())
+        return self._page(request, "reports.html", status, reports=reports, error=error)
+
     def _page(self, request: _Request, template: str, status: HTTPStatus, **context: Any) -> Response[str]:
-        text = self._templates.get_template(template).render(root=root_of(request.scope), **context)
+        more = {**about(request), "can_sign_in": self._can_sign_in}
+        text = self._templates.get_template(template).render(**more, **context)
         return Response(text, status_code=status, media_type=MediaType.HTML)
 
 
-def _report(name: str) -> Report:
+def _reports(caller: Caller) -> Mapping[str, Report]:
+    """Those that the caller may read: of one who is bound to a provider, those that tell providers apart."""
+    if caller.provider is None:
+        return REPORTS
+    return {name: report for name, report in REPORTS.items() if report.by_provider}
+
+
+def _begun(request: _Request, reading: Reading) -> Read:
+    """What is read, for the audit. Sums name no case."""
+    read = read_of(request)
+    where = {name: value or "" for name, value in reading.where.items()}
+    read.filter = {"report": reading.report.name, "from": str(reading.first), "to": str(reading.last), **where}
+    read.of_cases = reading.report.names_cases
+    read.case = reading.where.get(REFERENCE.name)
+    return read
+
+
+def _report(name: str, caller: Caller) -> Report:
+    if caller.provider is not None and name not in _reports(caller):
+        raise NotForProviders(
+            f"of the reports, {caller.name!r} may read those that tell providers apart: {', '.join(_reports(caller))}"
+        )
     if name not in REPORTS:
         known = list(REPORTS)
         raise UnknownReport(f"there is no report {name!r}: choose {', '.join(known)}.{did_you_mean(name, known)}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Final
@@ -15,24 +15,33 @@ from events.publisher import Publisher
 from events.registry import autodiscover, event_registry
 from events.resolve import Rules
 from schema.connection import IDLE_IN_BATCH_S, make_engine
+from schema.database_url import takes_the_first
+from schema.fencing import Fence
+from schema.server import when_first_connected
 from workers import crashing
 from workers.aggregating import Aggregator
 from workers.breaker import Breaker
+from workers.counting import Counting
 from workers.deploy import deploy_fingerprint
 from workers.exporting import CONNECTIONS, Exporter
+from workers.folding import Folding, take_interrupts
 from workers.garbage import collect_rarely
 from workers.heartbeat import Heartbeat
 from workers.logs import configure_logs, get_logger
-from workers.metrics import Tally, tally_batch
+from workers.metrics import Tally, tally_batch, tally_removed
 from workers.pausing import PauseWatch
 from workers.recorded import Recorded
 from workers.recorder import Recorder
 from workers.recording import Recording
+from workers.remembering import Memory
+from workers.removals import Removals
 from workers.services import Services, redis_py_url
 from workers.settings import Settings
+from workers.shared import Shared
 from workers.tasks import AGGREGATE, RETRY_PARKED, Nudge, declare_tasks, make_broker, run_tasks
 from workers.totals import Flusher, Gauges, impatient_redis
 from workers.tracing import batch_span
+from workers.watcher import watch
 
 CLIENT_TIMEOUT_S: Final = 5
 
@@ -58,11 +67,25 @@ def make_rules(settings: Settings) -> Rules:
 
 
 def make_recording(
-    settings: Settings, services: Services, *, progress: Callable[[], object] = lambda: None
+    settings: Settings,
+    services: Services,
+    *,
+    progress: Callable[[], object] = lambda: None,
+    tell: Callable[[str], object] = lambda _: None,
+    fence: Fence | None = None,
 ) -> Recording:
-    """The road into the log, with every app of the settings registered. Raises `RegistrationError`."""
+    """The road into the log, with every app of the settings registered and a watcher. Raises `RegistrationError`.
+
+    `fence` is that of the process's other engines: what one of them meets, or Redis tells, holds for all.
+    """
     crashing.arm(settings.crash_at)
     autodiscover(settings.apps)
+    shared = Shared()
+    watch(shared, services.database_url, settings.fold_limit_s)
+    folding = Folding(limit_s=settings.fold_limit_s, progress=progress, tell=tell, shared=shared)
+    memory = Memory(impatient_redis(services), fence or Fence())
+    memory.learn()
+    memory.begin()
     return Recording(
         make_engine(
             services.database_url,
@@ -70,13 +93,26 @@ def make_recording(
             connections=1,
             idle_s=IDLE_IN_BATCH_S,
             by_index=True,
+            fence=memory.fence,
         ),
         event_registry,
         make_rules(settings),
         transaction_events=settings.batch_events,
         give_up_parked_s=settings.parked_give_up_s,
         progress=progress,
+        folding=folding,
+        counting=Counting(memory),
     )
+
+
+def tell_session(engine: Engine, services: Services) -> None:
+    """A log line about what this process has of PostgreSQL, once it has it. It needs no session of its own."""
+    if takes_the_first(services.database_url):
+        get_logger().warning(
+            "target_session_attrs=any of CASELOG_DATABASE_URL takes the first host that answers: where that is a "
+            "standby, nothing is written; leave it out unless each host is a pooler"
+        )
+    when_first_connected(engine, lambda is_pooled: get_logger().info("connected to PostgreSQL", pooled=is_pooled))
 
 
 def run_recorder(settings: Settings, services: Services) -> None:
@@ -84,12 +120,17 @@ def run_recorder(settings: Settings, services: Services) -> None:
     configure_logs("recorder")
     client = make_redis(services)
     heartbeat = Heartbeat(client, "recorder")
-    recording = make_recording(settings, services, progress=heartbeat.progress)
+    recording = make_recording(settings, services, progress=heartbeat.progress, tell=heartbeat.fold)
     breaker = Breaker(settings.breaker_ratio, settings.breaker_count)
     deploy = deploy_fingerprint(event_registry, settings.commit_id)
     nudge = Nudge(client)
 
     tally = Tally()
+    removals = Removals(client)
+
+    def on_removed(counts: Mapping[str, int]) -> None:
+        tally_removed(tally, counts)
+        removals.note(counts)
 
     def after_commit(recorded: Recorded, waits_s: list[float]) -> None:
         tally_batch(tally, recorded, receipts_s=waits_s)
@@ -106,9 +147,12 @@ def run_recorder(settings: Settings, services: Services) -> None:
         heartbeat=heartbeat,
         pauses=PauseWatch(recording.engine, breaker, deploy),
         after_commit=after_commit,
+        on_removed=on_removed,
         span=batch_span(),
     )
     recorder.stop_on_signals()
+    tell_session(recording.engine, services)
+    take_interrupts()
     heartbeat.succeed()
     get_logger().info("recorder started", pid=os.getpid(), events=len(event_registry.all()), deploy=deploy)
     collect_rarely(settings.batch_events)
@@ -122,12 +166,20 @@ def run_task_worker(settings: Settings, services: Services) -> None:
     client = make_redis(services)
     broker = make_broker(client)
     heartbeat = Heartbeat(client, "tasks")
-    recording = make_recording(settings, services, progress=heartbeat.progress)
-    # One each for the aggregator, the search and the upkeep.
+    fence = Fence()
+    recording = make_recording(settings, services, progress=heartbeat.progress, tell=heartbeat.fold, fence=fence)
+    # One for each of the worker's threads: the aggregator, the search, the reads, the upkeep, what Redis is told.
     engine = make_engine(
-        services.database_url, application="caselog tasks", connections=3, idle_s=IDLE_IN_BATCH_S, by_index=True
+        services.database_url,
+        application="caselog tasks",
+        connections=4,
+        idle_s=IDLE_IN_BATCH_S,
+        by_index=True,
+        fence=fence,
     )
-    export_engine = make_engine(services.database_url, application="caselog exports", connections=CONNECTIONS)
+    export_engine = make_engine(
+        services.database_url, application="caselog exports", connections=CONNECTIONS, fence=fence
+    )
     tally = Tally()
     declare_tasks(
         broker,
@@ -136,10 +188,12 @@ def run_task_worker(settings: Settings, services: Services) -> None:
         heartbeat,
         tally,
         aggregator=Aggregator(engine, event_registry, make_rules(settings)),
-        exporter=Exporter(export_engine, retention_days=settings.export_retention_days),
+        exporter=Exporter(export_engine, exports=settings.exports, retention_days=settings.export_retention_days),
         dead_letter_retention_days=settings.dead_letter_retention_days,
+        read_retention_days=settings.read_retention_days,
     )
     heartbeat.succeed()
+    tell_session(engine, services)
     get_logger().info("tasks started", pid=os.getpid())
     collect_rarely()
     with flushing("tasks", services, tally, engine, export_engine, recording.engine):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pwd
 import signal
 import subprocess
 import time
@@ -28,11 +27,11 @@ class Program:
 
     name: str
     argv: Sequence[str]
-    directory: Path  # where it runs; must be open to `user`
+    directory: Path  # where it runs; must be open to `user_id`
     log: Path
     is_ready: Callable[[], bool]
     stop_signal: signal.Signals
-    user: str | None = None
+    user_id: int | None = None  # user and group; None: as we are
     ready_within_s: float = 60.0  # PostgreSQL replays its log after a crash
     stop_within_s: float = 30.0
 
@@ -58,7 +57,7 @@ class ServerProcess:
                 env=ENVIRONMENT,
                 start_new_session=True,  # Ctrl-C at the terminal is for the supervisor, which stops servers last
                 preexec_fn=die_with_parent(program.stop_signal),  # noqa: PLW1509 - safe here, see die_with_parent
-                **as_user(program.user),
+                **as_user(program.user_id, program.user_id),
             )
         try:
             self._wait_until_ready(time.monotonic() + program.ready_within_s)
@@ -161,12 +160,11 @@ class Identity(TypedDict):
     extra_groups: list[int] | None
 
 
-def as_user(name: str | None) -> Identity:
-    """Run as this user and with none of our groups; None: as we are."""
-    if name is None:
+def as_user(user_id: int | None, group_id: int | None) -> Identity:
+    """Run as this user and this group, and with none of our other groups; None: as we are."""
+    if user_id is None:
         return {"user": None, "group": None, "extra_groups": None}
-    found = pwd.getpwnam(name)
-    return {"user": found.pw_uid, "group": found.pw_gid, "extra_groups": []}
+    return {"user": user_id, "group": group_id, "extra_groups": []}
 
 
 def last_words(log: Path) -> str:

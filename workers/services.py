@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from pydantic import SecretStr
 
+from events import urls
 from events.errors import SettingsError
 from workers.embedded import EmbeddedUrls, locate
-from workers.settings import REDIS_SCHEMES, Settings
+from workers.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Services:
     """The three URLs that every command and worker needs. `repr` hides them: they may hold passwords."""
 
     database_url: str  # postgresql://
-    broker_url: str  # redis://, rediss://, redis+socket://, amqp:// or amqps://
+    broker_url: str  # redis://, rediss://, redis+socket://, amqp:// or amqps://, of which it may be a list
     redis_url: str  # redis://, rediss:// or redis+socket://: jobs and heartbeats
 
     def __repr__(self) -> str:
@@ -63,33 +63,44 @@ def find_database_url(settings: Settings) -> str:
     return _database_url(settings, _running(settings))
 
 
+def find_direct_url(settings: Settings) -> str:
+    """As `find_database_url`, for who needs a session of its own, which a pooler in transaction mode does not give."""
+    direct_url = _plain(settings.database_direct_url)
+    return find_database_url(settings) if direct_url is None else _for_libpq(direct_url)
+
+
 def find_broker_url(settings: Settings) -> str:
     """As `find_services`, for who needs no database: a producer, a ping."""
     return _broker_url(settings, _running(settings))
 
 
+def find_redis_url(settings: Settings) -> str:
+    """As `find_services`, for who needs Redis alone: what is remembered there."""
+    return _redis_url(settings, _running(settings))
+
+
 def combine(settings: Settings, running: EmbeddedUrls) -> Services:
     """The settings' URLs, and the embedded servers' where there is none. Raises `SettingsError` as `find_services`."""
     broker_url = _broker_url(settings, running)
-    redis_url = _plain(settings.redis_url) or (broker_url if _is_redis(broker_url) else running.redis_url)
-    if redis_url is None:
-        raise _nowhere("Redis", "CASELOG_REDIS_URL", settings)
-    return Services(_database_url(settings, running), broker_url, redis_url)
+    return Services(_database_url(settings, running), broker_url, _redis_url(settings, running))
+
+
+def check_writing(services: Services) -> None:
+    """Raises `SettingsError` where the database's URL leads whoever writes to a server that takes no writes."""
+    from schema import database_url  # noqa: PLC0415 - it takes the driver along
+
+    try:
+        database_url.check_writing(services.database_url)
+    except urls.BadUrl as error:
+        raise SettingsError(f"CASELOG_DATABASE_URL: {error}") from None
 
 
 def redis_py_url(redis_url: str) -> str:
-    """The same Redis as redis-py and dramatiq spell it: `redis+socket:///a/b?virtual_host=2` → `unix:///a/b?db=2`."""
-    scheme, separator, rest = redis_url.partition("://")
-    if not separator or scheme not in REDIS_SCHEMES:
-        raise SettingsError(
-            f"CASELOG_REDIS_URL: expected a URL that starts with {' or '.join(f'{name}://' for name in REDIS_SCHEMES)}"
-        )
-    if scheme != "redis+socket":
-        return redis_url
-    parts = urlsplit(f"unix://{rest}")
-    query = {"db" if name == "virtual_host" else name: value for name, value in parse_qsl(parts.query)}
-    query["db"] = query.get("db", "").strip("/") or "0"
-    return f"unix://{parts.netloc}{parts.path}?{urlencode(query)}"
+    """The same Redis as redis-py and dramatiq spell it. Raises `SettingsError`, which names the setting."""
+    try:
+        return urls.redis_py_url(redis_url)
+    except urls.BadUrl as error:
+        raise SettingsError(f"CASELOG_REDIS_URL: {error}") from None
 
 
 def _running(settings: Settings) -> EmbeddedUrls:
@@ -105,10 +116,22 @@ def _broker_url(settings: Settings, running: EmbeddedUrls) -> str:
     return broker_url
 
 
+def _redis_url(settings: Settings, running: EmbeddedUrls) -> str:
+    broker_url = _plain(settings.broker_url) or ""
+    redis_url = _plain(settings.redis_url) or (broker_url if _is_redis(broker_url) else running.redis_url)
+    if redis_url is None:
+        raise _nowhere("Redis", "CASELOG_REDIS_URL", settings)
+    return redis_url
+
+
 def _database_url(settings: Settings, running: EmbeddedUrls) -> str:
     database_url = _plain(settings.database_url) or running.database_url
     if database_url is None:
         raise _nowhere("PostgreSQL", "CASELOG_DATABASE_URL", settings)
+    return _for_libpq(database_url)
+
+
+def _for_libpq(database_url: str) -> str:
     return database_url.replace("postgresql+psycopg://", "postgresql://", 1)
 
 
@@ -117,7 +140,7 @@ def _plain(url: SecretStr | None) -> str | None:
 
 
 def _is_redis(url: str) -> bool:
-    return url.partition("://")[0] in REDIS_SCHEMES
+    return url.partition("://")[0] in urls.REDIS_SCHEMES
 
 
 def _nowhere(server: str, variable: str, settings: Settings) -> SettingsError:

@@ -1,6 +1,6 @@
 """What cannot be recorded now: dead letters, parked events, and dead letters that are tried again.
 
-All of it in the batch's own transaction (DESIGN.md, decision 6).
+All of it in the batch's own transaction (docs/design.md "Parked events and dead letters").
 """
 
 from __future__ import annotations
@@ -10,16 +10,18 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection
 
-from events.errors import EventError
+from events.errors import EventError, IdentityTaken
 from events.fold import Plan
 from events.message import Event, decode
 from events.sameness import refuse_another, refuse_another_than_parked
 from events.traceparent import parse_traceparent
 from schema import deadletters, parking, past
+from schema.deadletters import DeadLetter
 from workers import crashing
-from workers.entries import Entry, dead_letter, identity, unknown_case, waiting
+from workers.continuity import Letter
+from workers.entries import Entry, dead_letter, identity, parked_name, unknown_case, waiting
 from workers.recorded import Recorded
-from workers.requeued import Outcome, Requeued, requeued
+from workers.requeued import Outcome, Requeued, requeued, retried
 from workers.transactions import Contended
 
 
@@ -53,7 +55,13 @@ def _write(db: Connection, dead: list[tuple[Entry, EventError]]) -> Recorded:
         crashing.reach("recording.dead_letter")
     if again:
         deadletters.fail_again(db, again)
-    failed = [requeued(letter, Outcome.FAILED) for letter in again]
+    failed = [requeued(letter, Outcome.FAILED) for letter in again] + [
+        retried(entry.parked, Outcome.FAILED, reason=letter.reason, message=letter.message)
+        for (entry, _), letter in zip(dead, letters, strict=True)
+        if entry.parked is not None
+    ]
+    # What waited before is counted since then.
+    fresh_of = {letter.raw: one for one, letter in zip(dead, letters, strict=True) if one[0].parked is None}
     items = [entry.item for entry, _ in dead]
     traces = [parse_traceparent(item.traceparent) for item in items if isinstance(item, Event)]
     return Recorded(
@@ -61,7 +69,13 @@ def _write(db: Connection, dead: list[tuple[Entry, EventError]]) -> Recorded:
         dead_traces=[trace.trace_id for trace in traces if trace is not None],
         set_aside=added,
         requeued=failed,
+        stored=[_name(letter, *fresh_of[letter.raw]) for letter in added if letter.raw in fresh_of],
     )
+
+
+def _name(letter: DeadLetter, entry: Entry, error: EventError) -> Letter:
+    is_own = isinstance(entry.item, Event) and not isinstance(error, IdentityTaken)
+    return Letter(deadletters.fingerprint(letter.raw), letter.source, letter.event_id, is_own)
 
 
 def park(db: Connection, entries: list[Entry], give_up_s: float) -> Recorded:
@@ -94,11 +108,13 @@ def _park_first(db: Connection, entries: list[Entry]) -> Recorded:
         assert isinstance(before, Event)
         if (fault := refuse_another_than_parked(item, before)) is not None:
             dead.append((entry, fault))
-    return _write(db, dead)
+    result = _write(db, dead)
+    result.stored += [name for entry in entries if (name := identity(entry)) not in parked]
+    return result
 
 
 def unpark(db: Connection, entries: list[Entry]) -> None:
-    done = [identity(entry) for entry in entries if entry.parked is not None]
+    done = [name for entry in entries if (name := parked_name(entry)) is not None]
     if done:
         parking.unpark(db, done)
         crashing.reach("recording.unparked")
@@ -127,3 +143,43 @@ def settle(db: Connection, entries: list[Entry], plan: Plan, failed: list[Requeu
     recorded = {(log.source, log.event_id) for log in plan.logs}
     became |= {at: Outcome.RECORDED for at, _ in left if identity(entries[at]) in recorded}
     return [requeued(letter, became.get(at, Outcome.DUPLICATE)) for at, letter in left]
+
+
+def claim_parked(db: Connection, entries: list[Entry]) -> set[tuple[str, str]]:
+    """The names of the parked events of a batch that somebody else tries, discards or hastens: they are left alone.
+
+    To be called once the batch has its locks (`schema.parking.claim`).
+    """
+    parked = [entry.parked for entry in entries if entry.parked is not None]
+    if not parked:
+        return set()
+    return {(event.source, event.event_id) for event in parked} - parking.claim(db, parked)
+
+
+def settle_parked(
+    db: Connection, entries: list[Entry], theirs: set[tuple[str, str]], plan: Plan, failed: list[Requeued]
+) -> list[Requeued]:
+    """Forget the parked events of a batch that do not wait any more. Returns what became of each that did not fail."""
+    if not any(entry.parked for entry in entries):
+        return []
+    waits = set(plan.parked)
+    ours = [
+        (at, entry) for at, entry in enumerate(entries) if entry.parked is not None and parked_name(entry) not in theirs
+    ]
+    unpark(db, [entry for at, entry in ours if at not in waits])
+    dead = {event.id for event in failed}
+    recorded = {(log.source, log.event_id) for log in plan.logs}
+    became = [
+        retried(entry.parked, Outcome.ELSEWHERE)
+        for entry in entries
+        if entry.parked is not None and parked_name(entry) in theirs
+    ]
+    for at, entry in ours:
+        assert entry.parked is not None
+        if entry.parked.id in dead:
+            continue
+        if parked_name(entry) in recorded:
+            became.append(retried(entry.parked, Outcome.RECORDED))
+        else:
+            became.append(retried(entry.parked, Outcome.PARKED if at in waits else Outcome.DUPLICATE))
+    return became

@@ -1,4 +1,4 @@
-"""Every setting, read from the environment here and nowhere else (DESIGN.md "Settings")."""
+"""Every setting, read from the environment here and nowhere else (docs/deploy.md "The settings that matter")."""
 
 from __future__ import annotations
 
@@ -6,23 +6,24 @@ import os
 import pwd
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from events import credentials
 from events.bank_holidays import DEFAULT_REGION, bank_holidays
 from events.errors import SettingsError
 from events.opening_hours import DEFAULT_HOURS, OpeningHours
 from events.registry import BUNDLED_APPS
+from events.urls import BROKER_SCHEMES, POSTGRES_SCHEMES, REDIS_SCHEMES, BadUrl, passwords_of, read_url, read_urls
+from events.urls import shown as url_shown
 from events.working_time import WorkingTime
-from workers import crashing
+from workers import crashing, hosts
 from workers.export_target import BadTarget, plain_url
-from workers.tokens import Tokens
-
-BROKER_SCHEMES = ("redis", "rediss", "redis+socket", "amqp", "amqps")
-REDIS_SCHEMES = ("redis", "rediss", "redis+socket")
+from workers.tokens import TokenRole, Tokens
+from workers.trusted_proxy import TrustedProxy
 
 Words = Annotated[tuple[str, ...], NoDecode]
 
@@ -32,8 +33,19 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="CASELOG_", extra="ignore", frozen=True)
 
-    database_url: SecretStr | None = Field(None, description="PostgreSQL; unset: the embedded server on the data dir")
-    broker_url: SecretStr | None = Field(None, description="Redis or RabbitMQ; unset: the embedded Redis")
+    database_url: SecretStr | None = Field(
+        None,
+        description="PostgreSQL, several hosts as postgresql://u@h1:p1,h2:p2/db or /db?host=h1,h2; "
+        "unset: the embedded server on the data dir",
+    )
+    database_direct_url: SecretStr | None = Field(
+        None,
+        description="PostgreSQL past a pooler in transaction mode, for verify, rebuild, relay and migrate; "
+        "unset: CASELOG_DATABASE_URL",
+    )
+    broker_url: SecretStr | None = Field(
+        None, description="Redis or RabbitMQ, its nodes as amqp://a;amqp://b;amqp://c; unset: the embedded Redis"
+    )
     redis_url: SecretStr | None = Field(
         None, description="for jobs and heartbeats; unset: the broker where it is Redis"
     )
@@ -45,12 +57,38 @@ class Settings(BaseSettings):
     search_context: Words = Field((), description="context values of CASE_CREATED that join the search field")
     http_host: str = Field("127.0.0.1", description="address on which the status worker listens")
     http_port: int = Field(8080, ge=1, le=65535, description="port on which the status worker listens")
+    http_hosts: Words = Field(
+        (), description="names and addresses, besides loopback ones, by which the status worker may be asked"
+    )
+    reading: Literal["", "open", "token"] = Field(
+        "",
+        description="who may read over HTTP: open, everybody; token, who has a token or whom the proxy vouches for; "
+        "unset: open while CASELOG_HTTP_HOST is loopback, else token",
+    )
+    metrics: Literal["open", "token"] = Field("open", description="token: /metrics takes a token as the pages do")
     api_tokens: SecretStr = Field(
-        SecretStr(""), description="who may act over HTTP: name:role:secret, … with role operator or publisher"
+        SecretStr(""),
+        description="who may read and act over HTTP: name:roles[@provider]:secret, … with the roles reader, personal, "
+        "operator, publisher, eraser",
+    )
+    trusted_proxy: str = Field(
+        "",
+        description="a proxy that says who asks: addresses=10.1.2.3,… user=HEADER roles=HEADER; the Host that it hands "
+        "on is a loopback name or one of CASELOG_HTTP_HOSTS; unset: none",
+    )
+    read_retention_days: int = Field(
+        0, ge=0, le=36_500, description="days after which the audit forgets who read what; 0: never"
     )
     batch_events: int = Field(2000, ge=1, le=10_000, description="events a transaction at most")
     batch_age_ms: int = Field(
         20, ge=0, le=10_000, description="milliseconds after which a batch waits for no message more, while more come"
+    )
+    fold_limit_s: int = Field(
+        30,
+        ge=1,
+        le=30,
+        description="seconds of processor time that an event's rules may take (twice: a dead letter), and seconds "
+        "after which a batch that is still folded is halved",
     )
     future_tolerance_s: int = Field(300, ge=0, description="seconds that an event may be ahead of the database's clock")
     parked_give_up_s: int = Field(
@@ -71,6 +109,10 @@ class Settings(BaseSettings):
     health_dead_letter_s: int = Field(
         3600, ge=0, description="a dead letter newer than this many seconds turns health red; 0: never"
     )
+    accept_loss: bool = Field(
+        default=False,
+        description="1: servers that may lose what they confirmed are a warning of the check durability, and not red",
+    )
     dead_letter_retention_days: int = Field(
         0, ge=0, le=36_500, description="days after which dead letters are discarded, with an audit entry; 0: never"
     )
@@ -87,13 +129,13 @@ class Settings(BaseSettings):
 
     crash_at: str = Field("", description="for tests: name[:nth], a point where the process kills itself; unset: never")
 
-    # For /ping.json (RULES.md §8): set by whoever builds the image.
+    # For /ping.json (docs/rules.md §8): set by whoever builds the image.
     version_number: str | None = Field(None, description="shown by /ping.json")
     build_date: str | None = Field(None, description="shown by /ping.json")
     commit_id: str | None = Field(None, description="shown by /ping.json")
     build_tag: str | None = Field(None, description="shown by /ping.json")
 
-    @field_validator("apps", "search_context", mode="before")
+    @field_validator("apps", "search_context", "http_hosts", mode="before")
     @classmethod
     def _words(cls, value: Any) -> Any:
         return tuple(word.strip() for word in value.split(",") if word.strip()) if isinstance(value, str) else value
@@ -102,6 +144,26 @@ class Settings(BaseSettings):
     @classmethod
     def _tokens(cls, value: SecretStr) -> SecretStr:
         Tokens.parse(value.get_secret_value())
+        return value
+
+    @field_validator("http_host")
+    @classmethod
+    def _listened_on(cls, value: str) -> str:
+        if not value.strip():
+            raise ValueError(
+                "it is empty, which would be every address: unset it to listen on 127.0.0.1, or set 0.0.0.0 or ::"
+            )
+        return value
+
+    @field_validator("http_hosts")
+    @classmethod
+    def _names(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(hosts.check_name(name) for name in value)
+
+    @field_validator("trusted_proxy")
+    @classmethod
+    def _proxy(cls, value: str) -> str:
+        TrustedProxy.parse(value)
         return value
 
     @field_validator("time_zone")
@@ -139,19 +201,22 @@ class Settings(BaseSettings):
         crashing.parse(value)
         return value
 
-    @field_validator("database_url", "broker_url", "redis_url")
+    @field_validator("database_url", "database_direct_url", "broker_url", "redis_url")
     @classmethod
     def _url(cls, value: SecretStr | None, info: Any) -> SecretStr | None:
         if value is None or not value.get_secret_value():
             return None
-        schemes = {
-            "database_url": ("postgresql", "postgres", "postgresql+psycopg"),
-            "broker_url": BROKER_SCHEMES,
-            "redis_url": REDIS_SCHEMES,
-        }[info.field_name]
-        scheme, separator, _ = value.get_secret_value().partition("://")
-        if not separator or scheme not in schemes:
-            raise ValueError(f"expected a URL that starts with {' or '.join(f'{scheme}://' for scheme in schemes)}")
+        text = value.get_secret_value()
+        try:
+            match info.field_name:
+                case "broker_url":
+                    read_urls(text, BROKER_SCHEMES)
+                case "redis_url":
+                    read_url(text, REDIS_SCHEMES)
+                case _:
+                    _check_database(text)
+        except BadUrl as error:
+            raise ValueError(str(error)) from None
         return value
 
     @property
@@ -170,6 +235,27 @@ class Settings(BaseSettings):
         return Tokens.parse(self.api_tokens.get_secret_value())
 
     @property
+    def proxy(self) -> TrustedProxy | None:
+        """Whose word counts on who asks; None: nobody's."""
+        return TrustedProxy.parse(self.trusted_proxy)
+
+    @property
+    def is_reading_open(self) -> bool:
+        """Whether everybody reads who reaches the port by a name of ours."""
+        return self.reading == "open" or (not self.reading and hosts.is_loopback(self.http_host))
+
+    @property
+    def reading_in_words(self) -> str:
+        """Who may read over HTTP: "open: whoever …"."""
+        if self.is_reading_open:
+            return "open: whoever reaches the address may read everything; CASELOG_READING=token closes it"
+        if self.tokens.include(TokenRole.READER):
+            return "closed: it takes a token of CASELOG_API_TOKENS"
+        if self.proxy is not None:
+            return "closed: it takes the word of CASELOG_TRUSTED_PROXY"
+        return "closed, and nobody may read: CASELOG_API_TOKENS names no reader"
+
+    @property
     def exports(self) -> str:
         """Where exports go unless they are asked for elsewhere: an absolute path, or a URL without credentials."""
         return self.export_url or plain_url(str(self.data_dir / "exports"))
@@ -180,20 +266,30 @@ class Settings(BaseSettings):
 
     @property
     def working_time(self) -> WorkingTime:
-        """RULES.md §6 with these settings. Keep it while you count: it remembers each year that it has laid out."""
+        """By these settings (docs/rules.md §6.1). Keep it while you count: it remembers the years that it laid out."""
         return WorkingTime(OpeningHours.parse(self.opening_hours), bank_holidays(self.bank_holidays), self.zone)
 
 
 def load_settings() -> Settings:
     """The settings from the environment. Raises `SettingsError`: one line that names each variable with a bad value."""
     try:
-        return Settings()
+        settings = Settings()
     except ValidationError as error:
         faults = [
             f"CASELOG_{str(fault['loc'][0]).upper()}: {fault['msg'].removeprefix('Value error, ')}"
             for fault in error.errors(include_input=False, include_url=False)
         ]
         raise SettingsError("; ".join(faults)) from None
+    credentials.keep(secrets_of(settings))
+    return settings
+
+
+def secrets_of(settings: Settings) -> set[str]:
+    """The passwords and tokens in the settings, as they are: what no message, log line or page may hold."""
+    values = {name: getattr(settings, name) for name in type(settings).model_fields}
+    urls = [value for name, value in values.items() if isinstance(value, SecretStr) and name != "api_tokens"]
+    secrets = {password for url in urls for password in passwords_of(url.get_secret_value())}
+    return secrets.union(Tokens.secrets_in(settings.api_tokens.get_secret_value()))
 
 
 def child_environment(settings: Mapping[str, str]) -> dict[str, str]:
@@ -208,21 +304,21 @@ def shown(settings: Settings) -> list[tuple[str, str, bool, str]]:
         value = getattr(settings, name)
         if name == "api_tokens":
             text = settings.tokens.masked()
+        elif name == "reading":
+            text = "open" if settings.is_reading_open else "token"  # what is in force, also where it is not set
         elif isinstance(value, SecretStr):
-            text = _masked(value.get_secret_value())
+            text = url_shown(value.get_secret_value())
         else:
             text = ",".join(value) if isinstance(value, tuple) else "" if value is None else str(value)
         rows.append((f"CASELOG_{name.upper()}", text, name in settings.model_fields_set, field.description or ""))
     return rows
 
 
-def _masked(secret: str) -> str:
-    """A URL without its password and query; any other secret as stars."""
-    scheme, separator, rest = secret.partition("://")
-    if not separator:
-        return "***" if secret else ""
-    authority, slash, path = rest.partition("/")
-    user, at, host = authority.rpartition("@")
-    name, colon, _ = user.partition(":")
-    plain_path, question, _ = path.partition("?")
-    return f"{scheme}://{name}{':***' if colon else ''}{at}{host}{slash}{plain_path}{'?***' if question else ''}"
+def _check_database(text: str) -> None:
+    """Raises `BadUrl`."""
+    if "?" not in text:
+        read_url(text, POSTGRES_SCHEMES)
+    else:
+        from schema.database_url import check_database_url  # noqa: PLC0415 - it takes the driver along
+
+        check_database_url(text)

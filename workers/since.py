@@ -1,4 +1,4 @@
-"""Since when each health check has been green or red: kept in Redis, so that it outlives the status worker."""
+"""When each health check was first found green or red, as it is now: kept in Redis, to outlive the status worker."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Since:
         self._seen: dict[str, tuple[bool, str]] = {}
 
     def note(self, statuses: Mapping[str, bool], *, is_shared: bool) -> dict[str, str]:
-        """By check, since when its status is what it is now: RFC 3339 in UTC, by this machine's clock.
+        """By check, when it was first found as it is now: RFC 3339 in UTC, by this machine's clock.
 
         Without `is_shared` Redis is left alone, and what this process saw itself is all that is known.
         """

@@ -6,17 +6,24 @@ import os
 import signal
 import socket
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
 from typing import Final
 
 import msgspec
 import redis
 import uvicorn
+from litestar import Litestar
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from events.errors import SettingsError
+from events.errors import RegistrationError, SettingsError
+from events.registry import autodiscover, event_registry
+from events.resolve import refuses_at_once
 from schema.connection import make_engine
-from workers.access import Access
+from schema.fencing import Fence
+from workers.admission import Admission
 from workers.event_intake import EventIntake
 from workers.exposition import Exposition
 from workers.health import Health
@@ -25,7 +32,10 @@ from workers.logs import configure_logs, get_logger
 from workers.ops import ops_page
 from workers.pages import checks_json, make_app, versions
 from workers.ping import answer_pings
+from workers.reads import ReadLog
+from workers.remembering import read_memory
 from workers.report_pages import ReportPages
+from workers.roles import tell_session
 from workers.services import Services, redis_py_url
 from workers.settings import Settings
 from workers.stopping import exit_in_time
@@ -51,27 +61,14 @@ def run_status(settings: Settings, services: Services) -> None:
     """
     configure_logs("status")
     stopping = threading.Event()
-    engine = make_engine(services.database_url, application="caselog status", connections=DATABASE_CONNECTIONS)
-    # Their own connections: many readers keep no check waiting.
-    reports = make_engine(
-        services.database_url,
-        application="caselog reports",
-        connections=REPORT_CONNECTIONS,
-        turn_s=REPORT_TURN_S,
-    )
-    client = _redis_client(services)
-    health = Health(engine, services.broker_url, client, settings)
-    exposition = Exposition(engine, services.broker_url, client, health, versions(settings))
-    access = Access(settings.tokens)
-    intake = EventIntake(services.broker_url, access)
+    _import_apps(settings)
     with (
         listen(settings.http_host, settings.http_port) as listener,
-        ops_page(settings, services, client, health, access) as ops,
+        web_application(settings, services) as (app, health),
     ):
-        more = [intake.handler(), *ops, *ReportPages(reports, settings).handlers()]
-        server = uvicorn.Server(
+        server = _Server(
             uvicorn.Config(
-                make_app(settings, health, exposition, more=more),
+                app,
                 http=HttpConnection,
                 log_config=None,
                 access_log=False,
@@ -88,7 +85,7 @@ def run_status(settings: Settings, services: Services) -> None:
             stopping.set()
             server.should_exit = True
 
-        # uvicorn puts its own handlers in their place while it serves, and calls these when it has ended.
+        # While it serves, uvicorn's own handlers stand in their place; it calls these when it has ended.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, stop)
         pings = threading.Thread(
@@ -98,13 +95,62 @@ def run_status(settings: Settings, services: Services) -> None:
             daemon=True,  # a broker that hangs must not keep the process
         )
         pings.start()
-        get_logger().info("status started", pid=os.getpid(), url=_url(settings))
+        get_logger().info("status started", pid=os.getpid(), url=_url(settings), reading=settings.reading_in_words)
         try:
             server.run(sockets=[listener])
         finally:
             stopping.set()
-            intake.close()
             pings.join(PINGS_STOP_WITHIN_S)
+
+
+@contextmanager
+def web_application(settings: Settings, services: Services) -> Iterator[tuple[Litestar, Health]]:
+    """All that is served over HTTP, and what says whether all is well. Threads and engines of its own end with it."""
+    fence = Fence()
+    engine = make_engine(
+        services.database_url, application="caselog status", connections=DATABASE_CONNECTIONS, fence=fence
+    )
+    tell_session(engine, services)
+    # Their own connections: many readers keep no check waiting.
+    reports = make_engine(
+        services.database_url,
+        application="caselog reports",
+        connections=REPORT_CONNECTIONS,
+        turn_s=REPORT_TURN_S,
+        fence=fence,
+    )
+    client = _redis_client(services)
+    with suppress(redis.RedisError):  # before anything is connected: of a list, the old primary is passed over
+        read_memory(client, fence)
+    health = Health(engine, services.broker_url, client, settings)
+    exposition = Exposition(engine, services.broker_url, client, health, versions(settings))
+    admission = Admission(settings)
+    intake = EventIntake(services.broker_url, lambda event: refuses_at_once(event, event_registry))
+    with ops_page(settings, services, client, health, admission) as ops:
+        more = [intake.handler(), *ops, *ReportPages(reports, settings).handlers()]
+        reads = ReadLog(services.redis_url)
+        try:
+            yield make_app(settings, health, exposition, more=more, admission=admission, reads=reads), health
+        finally:
+            intake.close()
+            for one in (engine, reports):
+                one.dispose()
+
+
+class _Server(uvicorn.Server):
+    """Ends in time also where a request waits for a database that does not answer: its thread is waited for."""
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        exit_in_time()
+        super().handle_exit(sig, frame)
+
+
+def _import_apps(settings: Settings) -> None:
+    """Know the events of the apps, for what is refused at once; where they cannot be imported, recorders refuse it."""
+    try:
+        autodiscover(settings.apps)
+    except RegistrationError as error:
+        get_logger().warning("events are accepted that the apps would refuse", error=str(error))
 
 
 def listen(host: str, port: int) -> socket.socket:

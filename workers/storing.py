@@ -8,23 +8,30 @@ from sqlalchemy import Connection
 
 from events import facts
 from events.fold import Plan, World
+from events.registry import EventRegistry
 from events.state import CaseState, Log
 from schema import parking, store
+from schema.definitions import retire_unregistered
 from schema.reports import outbox
+from schema.reports.categories import counted_logs
 from schema.reports.tally import ReportTally
 from workers import crashing
 from workers.recorded import Recorded
 
 
-def store_plan(db: Connection, plan: Plan, world: World, report_tally: ReportTally) -> Recorded:
+def store_plan(
+    db: Connection, plan: Plan, world: World, report_tally: ReportTally, registry: EventRegistry
+) -> Recorded:
     """Write all of it. Raises `IntegrityError` of `store.TAKEN` where another recorder wrote some of it meanwhile."""
     created = [plan.cases[reference] for reference in plan.created]
     changed = [case for reference, case in plan.cases.items() if reference not in plan.created]
     started = [plan.timers[timer] for timer in plan.started]
     ended = [timer for timer_id, timer in plan.timers.items() if timer_id not in plan.started]
     hastened = 0
+    unchanged = _unchanged_logs(db, plan, world, report_tally, registry)
     with store.inserting_logs(db, plan.logs) if plan.logs else nullcontext():
-        sums, moved = report_tally.rows(plan.logs, plan.rewritten), _moved_cases(plan, world)
+        sums = report_tally.rows(plan.logs, plan.rewritten, unchanged, before=world.cases, after=plan.cases)
+        moved = _moved_cases(plan, world)
     if created:
         store.insert_cases(db, created)
         hastened = parking.hasten(db, plan.created)
@@ -42,6 +49,28 @@ def store_plan(db: Connection, plan: Plan, world: World, report_tally: ReportTal
     crashing.reach("recording.inserted")
     suppressed = sum(log.suppressed for log in plan.logs)
     return Recorded(recorded=len(plan.logs), suppressed=suppressed, deltas=deltas, hastened=hastened)
+
+
+def _unchanged_logs(
+    db: Connection, plan: Plan, world: World, report_tally: ReportTally, registry: EventRegistry
+) -> list[Log]:
+    """The stored logs, as they are and stay, of cases whose category changes: what they added moves with the case.
+
+    Also of a case that is new: where its row was lost, its logs are there already, and count under no category.
+    """
+    moved = [
+        reference
+        for reference, case in plan.cases.items()
+        if case.category != (None if (before := world.cases.get(reference)) is None else before.category)
+    ]
+    if not moved:
+        return []
+    rewritten = {log.id for _, log in plan.rewritten}
+    found = [log for log in counted_logs(db, moved, report_tally.idle) if log.id not in rewritten]
+    if any(registry.find(log.key, log.code)[0] is None for log in found):
+        # Removed since, or recorded by a newer recorder: what they meant is kept.
+        retire_unregistered(db, registry)
+    return found
 
 
 def _moved_cases(plan: Plan, world: World) -> set[str]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from types import FrameType
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-STOP_WITHIN_S = 10.0  # DESIGN.md, "Promises": SIGTERM finishes the batch in hand and exits within 10 seconds
+STOP_WITHIN_S = 10.0  # docs/design.md "Promises": on SIGTERM the batch in hand is finished within these
 RESTART_DELAY_FIRST_S = 0.5
 RESTART_DELAY_MOST_S = 30.0
 _PR_SET_PDEATHSIG = 1

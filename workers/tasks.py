@@ -1,4 +1,4 @@
-"""The jobs around the log, run by dramatiq: adding up reports, trying parked events again, search, exports, upkeep.
+"""The jobs around the log, run by dramatiq: sums of reports, parked events, search, exports, reads, upkeep.
 
 A dramatiq message is only a nudge: the outbox, the parked rows and the rows of exports are the truth. These tasks are
 also scheduled every second, so a lost nudge costs at most a second, and a nudge too many finds nothing to do.
@@ -9,8 +9,9 @@ from __future__ import annotations
 import signal
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial, wraps
 from typing import Final
 
@@ -24,14 +25,19 @@ from sqlalchemy import Engine
 from schema import search
 from schema.reports.outbox import TAKEN_DELTAS
 from workers.aggregating import Aggregator
+from workers.continuity import RUNS_KEPT_DAYS
 from workers.exporting import Exporter
 from workers.heartbeat import Doing, Heartbeat
 from workers.logs import get_logger
+from workers.losses import tell, tidy_runs
+from workers.mending import UPKEEP as UPKEEP_WHO
 from workers.mending import tidy
 from workers.metrics import AGGREGATED, Tally, tally_retry
+from workers.reads import forget_reads, move_all_reads
 from workers.recording import Recording
 from workers.stopping import exit_in_time
-from workers.transactions import Contended, DatabaseAway, translated
+from workers.transactions import Contended, DatabaseAway, OtherSchema, translated, which_schema
+from workers.trouble import Trouble
 
 NAMESPACE: Final = "caselog"
 QUEUE: Final = "caselog.tasks"
@@ -39,15 +45,21 @@ AGGREGATE: Final = "aggregate"
 RETRY_PARKED: Final = "retry_parked"
 MERGE_SEARCH: Final = "merge_search"
 EXPORT: Final = "export_reports"
+MOVE_READS: Final = "move_reads"
+TELL: Final = "tell_redis"
 UPKEEP: Final = "upkeep"
 NUDGED_MS: Final = 1000
 # An idle dramatiq worker looks for messages this often; its default, a second, would double what a lost nudge costs.
 POLL_MS: Final = 100
 WORKER_THREADS: Final = 4
 EVERY_S: Final = 1
+# Which schema is needed is asked anew so often, while it is another one: a migration may have half of the way to go.
+SCHEMA_ASKED_S: Final = 10.0
 # What batches post within this time is added up together: a case that moved in several is folded once. At 14,000
 # events/s that folds two thirds of the logs that batch by batch would; longer gains little more.
 GATHER_S: Final = 0.25
+# Redis may have come back as it was a while ago, and a recorder have ended while it was away.
+TOLD_EVERY_S: Final = 10
 
 
 def make_broker(client: redis.Redis) -> RedisBroker:
@@ -87,11 +99,13 @@ def declare_tasks(
     aggregator: Aggregator,
     exporter: Exporter,
     dead_letter_retention_days: int = 0,
+    read_retention_days: int = 0,
 ) -> None:
     """Declare every actor on the broker."""
     client: redis.Redis = broker.client
 
-    begun = partial(_begun, client, heartbeat)
+    begun = partial(_begun, client, heartbeat, _Troubles(engine))
+    _declare_telling(broker, engine, client, begun)
 
     # No retries by dramatiq: the schedule is the retry, and it comes every second.
     # It goes on while events come: the schedule's next ones must not take all threads, nor what is being gathered.
@@ -126,6 +140,13 @@ def declare_tasks(
         with begun(MERGE_SEARCH), engine.begin() as db:
             search.merge_new_cases(db)
 
+    # In bulk: a row at a time would be a transaction for each page that somebody looks at.
+    @dramatiq.actor(broker=broker, queue_name=QUEUE, actor_name=MOVE_READS, max_retries=0, periodic=EverySecond())
+    @_one_at_a_time(wait_s=0)
+    def move() -> None:
+        with begun(MOVE_READS):
+            move_all_reads(client, engine)
+
     # An export may take hours. The others go on meanwhile: a process works on one export at a time.
     @dramatiq.actor(
         broker=broker,
@@ -145,9 +166,28 @@ def declare_tasks(
     @dramatiq.actor(broker=broker, queue_name=QUEUE, actor_name=UPKEEP, max_retries=0, periodic=cron("7 * * * *"))
     def upkeep() -> None:
         with begun(UPKEEP):
-            removed = tidy(engine, retention_days=dead_letter_retention_days)
-            if removed:
-                get_logger().info("dead letters were removed; see: caselog audit list --action dead", letters=removed)
+            _keep_up(engine, client, dead_letter_days=dead_letter_retention_days, read_days=read_retention_days)
+
+
+def _declare_telling(
+    broker: RedisBroker, engine: Engine, client: redis.Redis, begun: Callable[[str], AbstractContextManager[None]]
+) -> None:
+    schedule = EverySecond(TOLD_EVERY_S)
+
+    @dramatiq.actor(broker=broker, queue_name=QUEUE, actor_name=TELL, max_retries=0, periodic=schedule)
+    @_one_at_a_time(wait_s=0)
+    def tell_redis() -> None:
+        with begun(TELL):
+            tell(engine, client)
+
+
+def _keep_up(engine: Engine, client: redis.Redis, *, dead_letter_days: int, read_days: int) -> None:
+    """Remove what is kept no longer."""
+    if removed := tidy(engine, retention_days=dead_letter_days):
+        get_logger().info("dead letters were removed; see: caselog audit list --action dead", letters=removed)
+    tidy_runs(engine, client, RUNS_KEPT_DAYS)
+    if forgotten := forget_reads(engine, retention_days=read_days, who=UPKEEP_WHO):
+        get_logger().info("reads were forgotten; see: caselog audit list --action reads", reads=forgotten)
 
 
 def _one_at_a_time(wait_s: float) -> Callable[[Callable[[], None]], Callable[[], None]]:
@@ -170,18 +210,55 @@ def _one_at_a_time(wait_s: float) -> Callable[[Callable[[], None]], Callable[[],
     return decorate
 
 
+class _Troubles:
+    """What is in the way of each task; and, of all of them at once, a schema that is not this version's."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.of = defaultdict[str, Trouble](Trouble)
+        self._engine = engine
+        self._schema = Trouble()
+        self._lock = threading.Lock()
+        self._stopped_by_schema: set[str] = set()
+        self._said, self._asked_s = "", 0.0
+
+    def meet_schema(self, task: str, error: OtherSchema) -> str:
+        """Say once which schema is needed and what to run; the same for a heartbeat."""
+        with self._lock:
+            self._stopped_by_schema.add(task)
+            now_s = time.monotonic()
+            if not self._said or now_s - self._asked_s > SCHEMA_ASKED_S:
+                self._said, self._asked_s = which_schema(self._engine) or str(error), now_s
+            said = self._said
+        self._schema.tell("tasks need another schema", said)
+        return said
+
+    def end(self, task: str) -> None:
+        """The task was done."""
+        self.of[task].end("a task goes on", task=task)
+        with self._lock:
+            self._stopped_by_schema.discard(task)
+            if self._stopped_by_schema:
+                return
+            self._said = ""
+        self._schema.end("the tasks have the schema that they need")
+
+
 @contextmanager
-def _begun(client: redis.Redis, heartbeat: Heartbeat, task: str) -> Iterator[None]:
+def _begun(client: redis.Redis, heartbeat: Heartbeat, troubles: _Troubles, task: str) -> Iterator[None]:
     """Within, the task is done. A server that is away is one line in the log: the schedule comes again."""
     _forget_nudge(client, task)
     try:
         with translated():
             yield
+    except OtherSchema as error:
+        heartbeat.wait(Doing.NO_DATABASE, troubles.meet_schema(task, error))
     except (DatabaseAway, Contended) as error:
-        get_logger().warning("a task waits for the database", task=task, error=str(error))
+        troubles.of[task].tell("a task waits for the database", error, task=task)
         heartbeat.wait(Doing.NO_DATABASE)
     except (redis.RedisError, dramatiq.errors.BrokerError) as error:
-        get_logger().warning("a task waits for Redis", task=task, error=str(error))
+        troubles.of[task].tell("a task waits for Redis", error, task=task)
+    else:
+        troubles.end(task)
 
 
 class _StopsExports(dramatiq.Middleware):
@@ -195,13 +272,16 @@ class _StopsExports(dramatiq.Middleware):
 
 
 class EverySecond:
-    """A schedule for periodiq, finer than its cron: whatever the moment, and again a second later."""
+    """A schedule for periodiq, finer than its cron: whatever the moment, and again a second, or so many, later."""
+
+    def __init__(self, every_s: int = EVERY_S) -> None:
+        self._every_s = every_s
 
     def validate(self, _moment: pendulum.DateTime) -> bool:
         return True
 
     def next_valid_date(self, last: pendulum.DateTime) -> pendulum.DateTime:
-        return last.add(seconds=EVERY_S)
+        return last.add(seconds=self._every_s)
 
 
 class _Schedule(Scheduler):  # type: ignore[misc]  # periodiq has no types

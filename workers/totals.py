@@ -98,8 +98,13 @@ class Flusher:
 
 def impatient_redis(services: Services) -> redis.Redis:
     """A Redis client that gives up soon and does not retry: for what must not keep a worker from stopping."""
+    return impatient(services.redis_url)
+
+
+def impatient(redis_url: str) -> redis.Redis:
+    """As `impatient_redis`, for the URL of a Redis."""
     return redis.Redis.from_url(
-        redis_py_url(services.redis_url),
+        redis_py_url(redis_url),
         socket_connect_timeout=TIMEOUT_S,
         socket_timeout=TIMEOUT_S,
         retry=Retry(NoBackoff(), 0),

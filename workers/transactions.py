@@ -7,10 +7,12 @@ from contextlib import contextmanager
 from typing import Final
 
 import psycopg
+from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
 from events.errors import CaselogError
 from schema.copying import broke
+from schema.sessions import why_left
 from schema.store import TAKEN
 
 # Deadlock and serialization failure: the same transaction succeeds when it is tried again.
@@ -29,8 +31,35 @@ class OtherSchema(DatabaseAway):
     """The database's schema is not this version's: it is still to be migrated, or a newer caselog has done so."""
 
 
+def is_other_schema(error: BaseException) -> bool:
+    """Whether the driver says that a table, a column or a function is not there, or is another one."""
+    return getattr(getattr(error, "orig", error), "sqlstate", None) in _OTHER_SCHEMA
+
+
+def which_schema(engine: Engine) -> str | None:
+    """What to do about a schema that is not this version's, in a line; None where it is, or nobody can tell.
+
+    Asks the database, and reads the migrations: for who has met another schema, and not again and again.
+    """
+    from schema.migrate import tell_revisions  # noqa: PLC0415 - Alembic is not for who has the right schema
+
+    try:
+        with engine.connect() as db:
+            return tell_revisions(db)
+    except DBAPIError:
+        return None
+
+
 class Contended(CaselogError):
     """Another recorder recorded an event or created a case of this batch meanwhile: roll back and load again."""
+
+
+class Taken(Contended):
+    """As `Contended`, because a row that was to be new stands already. Loaded again, it is seen."""
+
+
+class Outrun(DatabaseAway):
+    """`Contended` in all attempts; the cause is the last one."""
 
 
 @contextmanager
@@ -43,7 +72,10 @@ def translated() -> Iterator[None]:
         yield
     except DBAPIError as error:
         state = getattr(error.orig, "sqlstate", None) or ""
-        if state in _AGAIN or broke(error) in TAKEN:
+        is_left = error.orig is not None and why_left(error.orig) is not None
+        if not is_left and broke(error) in TAKEN:
+            raise Taken from error
+        if not is_left and state in _AGAIN:
             raise Contended from error
         # Without a state it was psycopg that refused the value, before anything was sent.
         unsent = not state and isinstance(error.orig, psycopg.DataError | psycopg.ProgrammingError)
@@ -51,4 +83,4 @@ def translated() -> Iterator[None]:
         if blames_row and not error.connection_invalidated:
             raise
         said = f"PostgreSQL: {str(error.orig).strip() or type(error.orig).__name__}"
-        raise (OtherSchema if state in _OTHER_SCHEMA else DatabaseAway)(said) from error
+        raise (OtherSchema if is_other_schema(error) else DatabaseAway)(said) from error

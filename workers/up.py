@@ -12,9 +12,11 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from events.errors import SettingsError
+from events.urls import shown
 from workers.data_dir import locked
 from workers.embedded import EmbeddedServers
-from workers.services import combine, needs
+from workers.progress import counting
+from workers.services import Services, check_writing, combine, find_direct_url, needs
 from workers.settings import Settings, child_environment
 from workers.supervisor import (
     Command,
@@ -39,8 +41,9 @@ def run_up(settings: Settings, demo: bool, commands: Sequence[Command] | None = 
             with raising_signals(signals):
                 refuse_taken_port(settings.http_host, settings.http_port)
                 services = combine(settings, servers.start())
-                _migrate(services.database_url)
-            _say(where_to_look(settings))
+                check_writing(services)
+                _migrate(services, services.database_url if wanted.postgres else find_direct_url(settings), settings)
+            _say(where_to_look(settings, services.broker_url))
             supervisor = Supervisor(
                 worker_commands(demo=demo) if commands is None else commands,
                 environment=child_environment(services.environment()),
@@ -81,7 +84,7 @@ def refuse_taken_port(host: str, port: int) -> None:
             ) from None
 
 
-def where_to_look(settings: Settings) -> str:
+def where_to_look(settings: Settings, broker_url: str) -> str:
     """What a newcomer can do next, as text for the terminal. The commands are as they can be pasted."""
     script = Path(sysconfig.get_path("scripts")) / "caselog"
     program = os.path.relpath(script) if script.is_relative_to(Path.cwd()) else str(script)
@@ -90,8 +93,12 @@ def where_to_look(settings: Settings) -> str:
         prefix = f"CASELOG_DATA_DIR={shlex.quote(str(settings.data_dir.resolve()))} {prefix}"
     today = datetime.now(settings.zone).date()
     host = f"[{settings.http_host}]" if ":" in settings.http_host else settings.http_host
-    return f"""caselog runs.
-  health    http://{host}:{settings.http_port}/healthcheck.json
+    pages = f"http://{host}:{settings.http_port}"
+    return f"""caselog runs. Reading over HTTP is {settings.reading_in_words}.
+  ops page  {pages}/
+  reports   {pages}/reports
+  health    {pages}/healthcheck.json
+  broker    {shown(broker_url)}
   data      {settings.data_dir.resolve()}
   try, in another terminal:
     {prefix} ping
@@ -101,14 +108,25 @@ def where_to_look(settings: Settings) -> str:
   Ctrl-C stops it."""
 
 
-def _migrate(database_url: str) -> None:
+def _migrate(services: Services, database_url: str, settings: Settings) -> None:
+    """To this version's schema and rules: who starts everything with one command need know nothing of either."""
+    from schema.fencing import Fence  # noqa: PLC0415 - as what follows
     from schema.migrate import migrate  # noqa: PLC0415 - Alembic is slow to import, and only this needs it
+    from schema.session_proof import prove_session  # noqa: PLC0415 - likewise
+    from workers.rebuild import rebuild_outdated  # noqa: PLC0415 - likewise, and seldom needed
+    from workers.remembering import Memory  # noqa: PLC0415 - likewise
+    from workers.roles import make_rules  # noqa: PLC0415 - likewise
+    from workers.totals import impatient_redis  # noqa: PLC0415 - likewise
 
-    migrate(database_url)
+    memory = Memory(impatient_redis(services), Fence())
+    memory.learn()  # an old primary that came back is not to be written to
+    database_url = prove_session(database_url, "migrate", fence=memory.fence)
+    migrate(database_url, complain)
+    rebuild_outdated(database_url, make_rules(settings), settings.apps, counting)
 
 
 def _revive(servers: EmbeddedServers) -> None:
-    """A server that died is started again on its data; the workers wait for it meanwhile (DESIGN.md, "Promises")."""
+    """A server that died is started again on its data; workers wait for it meanwhile (docs/design.md "Promises")."""
     try:
         for name in servers.revive():
             complain(f"the embedded {name} had died and was started again")

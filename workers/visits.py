@@ -72,9 +72,18 @@ class SimulatedCase:
         self.pace = pace
         self.case = references()
 
-    def act(self, key: str, code: str, *, params: Context | None = None, context: Context | None = None) -> Act:
+    def act(
+        self,
+        key: str,
+        code: str,
+        *,
+        params: Context | None = None,
+        context: Context | None = None,
+        noted: bool = False,
+    ) -> Act:
         """An event with its code, or, one time in three where `params` say it as well, without it.
 
+        `noted`: it has notes, as a form that asks for them sends it; else one time in seven.
         A code that depends on the case is always given: then the events end in one state, in whatever order they come.
         """
         data: dict[str, Any] = {"code": code}
@@ -82,7 +91,7 @@ class SimulatedCase:
             data = {"params": params} if params else {}
         if context:
             data["context"] = context
-        if self.chance(0.15):
+        if noted or self.chance(0.15):
             data["notes"] = self.rng.choice(NOTES)
         return Act(self.rng.randrange(15, 240), self.case, key, data)
 

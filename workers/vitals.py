@@ -1,4 +1,4 @@
-"""Whether the workers of a role get work done, judged by their heartbeats (RULES.md §8)."""
+"""Whether the workers of a role get work done, judged by their heartbeats (docs/rules.md §8)."""
 
 from __future__ import annotations
 
@@ -40,7 +40,12 @@ def judge(role: str, beats: Sequence[Beat], limit_s: float) -> Vitals:
             "A silent worker hangs or was killed: see its log, end it if it is there, and start another; what was "
             f"killed is forgotten after {KEPT_S // 60} minutes"
         )
-    if any(beat.age_s < limit_s for beat in sick):
+    if any(beat.age_s < limit_s and beat.doing is Doing.FOLDING for beat in sick):
+        hints.append(
+            "A rule of an app takes long or never returns: its event becomes a dead letter after the second time, and "
+            "the others go on; see the worker's log"
+        )
+    if any(beat.age_s < limit_s and beat.doing is not Doing.FOLDING for beat in sick):
         hints.append("Workers wait: see the checks of database and broker")
     if paused is not None and paused.why is not None:
         hints.append("To go on recording: caselog resume")
@@ -51,4 +56,8 @@ def _fault(beat: Beat, limit_s: float) -> str:
     name = f"{beat.worker} (process {beat.pid} on {beat.host})"
     if beat.age_s >= limit_s:
         return f"{name} has been silent for {beat.age_s:.1f} s"
-    return f"{name} is {beat.doing.value}, without work for {beat.proof_age_s:.1f} s"
+    why = f" ({beat.why})" if beat.doing is Doing.REFUSED and beat.why else ""
+    doing = beat.why if beat.doing is Doing.FOLDING and beat.why else beat.doing.value
+    if beat.doing is Doing.NO_DATABASE and beat.why:  # the database answers, and its schema is another one
+        doing = f"waiting ({beat.why})"
+    return f"{name} is {doing}, without work for {beat.proof_age_s:.1f} s{why}"

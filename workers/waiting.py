@@ -9,20 +9,31 @@ from typing import Final
 import redis
 from kombu import Connection
 from sqlalchemy import Engine
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from events.broker import EVENTS_QUEUE, connect, high_water, is_handled, queue_status
+from events.broker import EVENTS_QUEUE, HELD, REMOVED, connect, high_water, is_handled, open_channel, queue_status
 from events.errors import CaselogError
+from events.phrases import count_of, sentence
+from events.refusals import refusal
 from schema import parking
-from schema.connection import make_engine
+from schema.connection import fence_of, make_engine
 from schema.pausing import find_pause
 from schema.reports import outbox
+from workers.bounded import ANSWER_S, Asked, bounded
 from workers.heartbeat import read_beats
+from workers.queues import removed_statuses
+from workers.remembering import read_memory
+from workers.sampling import AWAY
 from workers.services import Services
 
 POLL_S: Final = 0.05
+# After a server was lost.
+AGAIN_S: Final = 0.5
 # A recorder writes its idle beat this long, at most, after it found its hands empty: a message that RabbitMQ handed
 # out in between was not seen.
 LOOKED_BEFORE_S: Final = 0.1
+# What is still open is asked for when the time is over; who does not even answer that is given up then.
+LATE_S: Final = 0.5
 
 
 class NotRecorded(CaselogError):
@@ -32,21 +43,68 @@ class NotRecorded(CaselogError):
 def wait_until_recorded(services: Services, client: redis.Redis, timeout_s: float) -> int:
     """Block until it is so. Returns how many events are parked for cases that do not exist.
 
-    Raises `NotRecorded` after `timeout_s`, saying what is still open.
+    Raises `NotRecorded` after `timeout_s`, saying what is still open; `NoAnswerInTime` where a server is silent, after
+    `ANSWER_S` where it was so from the start; and what drivers raise where one is away.
     """
     deadline = time.monotonic() + timeout_s
-    engine = make_engine(services.database_url, application="caselog wait")
+    engine = make_engine(services.database_url, application="caselog wait", statement_s=ANSWER_S)
+    asked = Asked()
     try:
-        with connect(services.broker_url) as connection:
-            _until(_queue_handled(connection, client), deadline, lambda: _queue_state(connection, engine))
-        _until(lambda: _unparked(engine), deadline, lambda: "parked events wait to be tried again: do the tasks run?")
-        with engine.connect() as db:
-            mark = outbox.mark(db)
-        _until(lambda: _aggregated(engine, mark), deadline, lambda: "the reports are behind: do the tasks run?")
-        with engine.connect() as db:
-            return parking.count_parked(db).waiting
+        first_s = min(timeout_s, ANSWER_S)
+        bounded(
+            lambda: _greet(services, client, engine, asked),
+            first_s,
+            lambda: f"{asked.server} has not answered within {first_s:g} s: see caselog ping",
+        )
+        return bounded(
+            lambda: _wait_on(services, client, engine, deadline, asked),
+            max(0.0, deadline - time.monotonic()) + LATE_S,
+            lambda: f"not everything is recorded in time: {asked.server} has not answered. See: caselog ping",
+        )
     finally:
         engine.dispose()
+
+
+def _is_lost(error: Exception) -> bool:
+    """Whether a server is away, and not refusing, or too slow with one statement."""
+    if isinstance(error, DBAPIError):
+        return error.connection_invalidated or getattr(error.orig, "sqlstate", "") is None
+    return not isinstance(error, SQLAlchemyError) and refusal(error) is None
+
+
+def _greet(services: Services, client: redis.Redis, engine: Engine, asked: Asked) -> None:
+    """Raises where a server is away, before anything is waited for."""
+    asked.server = "Redis"
+    read_memory(client, fence_of(engine))  # an old primary has recorded nothing of what is waited for
+    asked.server = "PostgreSQL"
+    engine.connect().close()
+    asked.server = "the broker"
+    with connect(services.broker_url) as connection:
+        open_channel(connection).close()
+
+
+def _wait_on(services: Services, client: redis.Redis, engine: Engine, deadline: float, asked: Asked) -> int:
+    """As `_wait`; what goes away meanwhile may come back, or another server of its list take its place."""
+    while True:
+        try:
+            return _wait(services, client, engine, deadline, asked)
+        except AWAY as error:
+            if not _is_lost(error) or time.monotonic() + AGAIN_S >= deadline:
+                raise
+        time.sleep(AGAIN_S)
+
+
+def _wait(services: Services, client: redis.Redis, engine: Engine, deadline: float, asked: Asked) -> int:
+    asked.server = "the broker"
+    with connect(services.broker_url) as connection:
+        _until(_queue_handled(connection, client), deadline, lambda: _queue_state(connection, engine))
+    asked.server = "PostgreSQL"
+    _until(lambda: _unparked(engine), deadline, lambda: "parked events wait to be tried again: do the tasks run?")
+    with engine.connect() as db:
+        mark = outbox.mark(db)
+    _until(lambda: _aggregated(engine, mark), deadline, lambda: "the reports are behind: do the tasks run?")
+    with engine.connect() as db:
+        return parking.count_parked(db).waiting
 
 
 def _queue_handled(connection: Connection, client: redis.Redis) -> Callable[[], bool]:
@@ -61,7 +119,7 @@ def _queue_handled(connection: Connection, client: redis.Redis) -> Callable[[], 
     def handled() -> bool:
         nonlocal empty_since
         status = queue_status(connection, queue, with_age=False)
-        if status.ready:
+        if status.ready or any(queue_status(connection, name, with_age=False).ready for name in (REMOVED, HELD)):
             empty_since = None
             return False
         now = time.monotonic()
@@ -79,11 +137,13 @@ def _queue_state(connection: Connection, engine: Engine) -> str:
     with engine.connect() as db:
         pause = find_pause(db)
     if pause is not None:
-        return f"the recorders are {pause.in_words()}. To go on: caselog resume"
+        return f"the recorders are {sentence(pause.in_words())} To go on: caselog resume"
     status = queue_status(connection, EVENTS_QUEUE.name, with_age=False)
     unacked = "" if status.unacked is None else f", {status.unacked:,} being recorded"
     advice = "" if status.consumers else "; no recorder runs: caselog worker recorder, or caselog up"
-    return f"{status.ready:,} messages are ready{unacked}{advice}"
+    removed = [status.ready for status in removed_statuses(connection)]
+    also = f", {sum(removed):,} more came back from a policy of the broker's" if any(removed) else ""
+    return f"{count_of(status.ready, 'message is', 'messages are')} ready{unacked}{also}{advice}"
 
 
 def _unparked(engine: Engine) -> bool:

@@ -10,13 +10,11 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
-import redis
-from amqp.exceptions import AMQPError
-from sqlalchemy.exc import SQLAlchemyError
 
 from schema.pausing import Pause
-from workers.output import make_table
+from workers.output import json_line, make_table
 from workers.rates import QueueLine
+from workers.sampling import AWAY
 
 if TYPE_CHECKING:
     from workers.queues import QueueView
@@ -26,7 +24,6 @@ SPARKS: Final = "▁▂▃▄▅▆▇█"
 SPARKS_WIDTH: Final = 40
 COLUMNS: Final = ("queue", "ready", "unacked", "oldest_age_s", "in_per_s", "out_per_s", "consumers")
 # A server that is away is said, and looked for again: then most of all somebody watches.
-_AWAY: Final = (SQLAlchemyError, redis.RedisError, AMQPError, OSError)
 
 
 class Look(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -44,7 +41,7 @@ def looks(view: QueueView) -> Iterator[Look]:
         now = datetime.now(UTC)
         try:
             yield Look(now, view.lines())
-        except _AWAY as error:
+        except AWAY as error:
             said = str(getattr(error, "orig", None) or error).strip().partition("\n")[0]
             yield Look(now, error=said or type(error).__name__)
         due = max(due + EVERY_S, time.monotonic())
@@ -54,7 +51,7 @@ def looks(view: QueueView) -> Iterator[Look]:
 def write_looks(view: QueueView) -> None:
     """A JSON object a second on stdout: `time`, and `queues` or `error`."""
     for look in looks(view):
-        sys.stdout.buffer.write(msgspec.json.encode(look) + b"\n")
+        sys.stdout.buffer.write(json_line(msgspec.json.encode(look)))
         sys.stdout.buffer.flush()
 
 

@@ -1,4 +1,4 @@
-"""A specialist looks at a case: shared by the apps whose events say so."""
+"""Somebody looks at a case: shared by the apps whose events say so."""
 
 from __future__ import annotations
 
@@ -6,8 +6,14 @@ from events.codes import Role
 from events.state import CaseState, Log
 
 
+def viewed_under_timer(case: CaseState, log: Log) -> None:
+    """Remember the timer, if any, under which the case is looked at: once is enough."""
+    if log.timer_id is not None and log.timer_id not in case.viewed_timers:
+        case.viewed_timers += (log.timer_id,)
+
+
 def viewed_by_provider(case: CaseState, log: Log) -> None:
-    """Set `provider_viewed` where a specialist of the case's provider is the first since the assignment (RULES.md §5).
+    """Set `provider_viewed` at the first view by the provider's staff since the assignment (docs/rules.md §5.4).
 
     An assignment empties `provider_viewed`, so "not yet set since" is "empty".
     """

@@ -1,1 +1,1 @@
-"""The reports (RULES.md §7): what each shows, what feeds it, and how it is read. One file a report: `declarations/`."""
+"""The reports (docs/rules.md §7): what each shows, what feeds it, and how it is read. A file each: `declarations/`."""

@@ -24,7 +24,7 @@ def read_choices(db: Connection, reading: Reading) -> Mapping[str, Sequence[str 
         return {}
     listed = ", ".join(names)
     query = f"""
-        select {listed}, grouping({listed}) from ({reading.report.source}) as row
+        select {listed}, grouping({listed}) from ({reading.source}) as row
         group by grouping sets ({", ".join(f"({name})" for name in names)}) order by {listed}
     """  # noqa: S608 - names of our own declarations
     found: dict[str, list[str | None]] = {name: [] for name in names}

@@ -7,21 +7,20 @@ from typing import Any
 import msgspec
 
 from events.codes import Code
-from events.facts import OPERATORS
 from events.state import Log
 
 
 class Condition(msgspec.Struct, frozen=True, kw_only=True):
     """Every condition that is given must hold. Suppressed logs, and logs about no case, never count.
 
-    `lacks` is a member of the context that is missing or null.
+    `roles` are the actor's. `lacks` is a member of the context that is missing or null.
     """
 
     outcomes: bool = False
     codes: tuple[str, ...] = ()
     creates_case: bool = False
     stops_timer: bool = False
-    by_operators: bool = False
+    roles: tuple[str, ...] = ()
     case_source: str | None = None
     lacks: str | None = None
 
@@ -36,12 +35,12 @@ class Condition(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def says_code_alone(self) -> bool:
-        return not self.by_operators and self.case_source is None and self.lacks is None
+        return not self.roles and self.case_source is None and self.lacks is None
 
     def holds(self, log: Log) -> bool:
         """Whether a log counts, of whose code `may_hold` is true."""
         return (
-            (not self.by_operators or log.role in OPERATORS)
+            (not self.roles or log.role in self.roles)
             and (self.case_source is None or log.case_source == self.case_source)
             and (self.lacks is None or log.context.get(self.lacks) is None)
         )
@@ -53,7 +52,7 @@ class Condition(msgspec.Struct, frozen=True, kw_only=True):
             *([f"log.code in ({_quoted(self.codes)})"] if self.codes else []),
             *(["definition.creates_case"] if self.creates_case else []),
             *(["definition.stops_timer"] if self.stops_timer else []),
-            *([f"log.role in ({_quoted(sorted(OPERATORS))})"] if self.by_operators else []),
+            *([f"log.role in ({_quoted(self.roles)})"] if self.roles else []),
             *([f"log.case_source = {_quoted([self.case_source])}"] if self.case_source is not None else []),
             *([f"log.context->>{_quoted([self.lacks])} is null"] if self.lacks is not None else []),
         ]

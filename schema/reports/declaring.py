@@ -94,6 +94,21 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         return tuple(measure for measure in self.measures if measure.counts is not None)
 
     @property
+    def by_present_category(self) -> bool:
+        """Whether what a case's logs add to moves with the case's category."""
+        return PRESENT_CATEGORY in self.dimensions
+
+    @property
+    def by_provider(self) -> bool:
+        """Whether each row is one provider's."""
+        return any(column.name == PROVIDER.name for column in self.dimensions)
+
+    @property
+    def names_cases(self) -> bool:
+        """Whether its rows name cases: to read it is to read of these."""
+        return any(column.name == REFERENCE.name for column in self.dimensions)
+
+    @property
     def is_monthly(self) -> bool:
         return self.dimensions[0].kind == "month"
 
@@ -109,7 +124,7 @@ def sums(
     """A report whose sums are kept in `report_sum`: the recorder sends what logs add, the aggregator adds it up.
 
     `first` is the day of the log, or the month in which its case was created. The dimensions are those of
-    `DIMENSIONS`, and mean the case as folded at the log.
+    `DIMENSIONS`, and mean the case as folded at the log, but for `PRESENT_CATEGORY`.
     """
     counted = [measure for measure in measures if measure.counts is not None]
     # No day has two billion logs; and to sum up bigints takes numerics, a tenth of the time of a long report.
@@ -137,6 +152,7 @@ DAY: Final = Column(name="day", kind="day", description="local day of the log")
 KEY: Final = Column(name="key", description="event key")
 CODE: Final = Column(name="code", description="code under that key")
 CATEGORY: Final = Column(name="category", description="the case's category of law at that log")
+PRESENT_CATEGORY: Final = Column(name="category", description="the case's present category of law; it moves with it")
 PROVIDER: Final = Column(name="provider", description="the case's provider at that log")
 ORGANISATION: Final = Column(name="organisation", description="the organisation that sent the client, at that log")
 SOURCE: Final = Column(name="source", description="how the case came in: PHONE, VOICEMAIL, SMS or WEB")

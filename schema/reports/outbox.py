@@ -1,4 +1,4 @@
-"""The outbox between recorder and reports: what a batch adds, and whose facts it moves (DESIGN.md, decision 9).
+"""The outbox between recorder and reports: what a batch adds, and whose facts it moves (docs/design.md "Reports").
 
 One row a batch. It is written in the batch's own transaction, and taken out in the one that adds it up.
 """
@@ -30,7 +30,7 @@ def post(db: Connection, sums: Sequence[Row], cases: Collection[str]) -> int:
 
 
 _POST: Final = Statement(
-    "insert into report_outbox (deltas, sums, cases) values (%(deltas)s, %(sums)s::json, %(cases)s)"
+    "insert into report_outbox (deltas, sums, case_references) values (%(deltas)s, %(sums)s::json, %(cases)s)"
 )
 
 
@@ -71,7 +71,7 @@ _TAKE: Final = Statement(
         delete from report_outbox where ctid = any(array(
             select place from (select place, sum(deltas) over (order by id) - deltas as before from locked) as so_far
             where before < %(deltas)s
-        )) returning deltas, sums, cases
+        )) returning deltas, sums, case_references
     ),
     summed as (
         select {_ELEMENTS} from taken, jsonb_array_elements(sums::jsonb) as element
@@ -84,7 +84,7 @@ _TAKE: Final = Statement(
         do update set {", ".join(f"{name} = report_sum.{name} + excluded.{name}" for name in SUMS)}
     )
     select coalesce(sum(deltas), 0)::bigint as deltas,
-           array(select distinct reference from taken, unnest(cases) as reference order by reference) as cases
+           array(select distinct reference from taken, unnest(case_references) as reference order by reference) as cases
     from taken
     """  # noqa: S608 - names of our own columns
 )
@@ -94,7 +94,7 @@ def mark_cases(db: Any, query: str, parameters: dict[str, Any] | None = None) ->
     """Have the facts computed anew of every case that the query names, some hundred cases a row of the outbox."""
     db.execute(
         f"""
-        insert into report_outbox (deltas, sums, cases)
+        insert into report_outbox (deltas, sums, case_references)
         select count(*), '[]', array_agg(reference) from (
             select reference, row_number() over (order by reference) / {_MARKED_CASES} as part
             from ({query}) as marked(reference)

@@ -11,6 +11,7 @@ import msgspec
 from sqlalchemy import Connection, CursorResult, text
 
 from events.errors import CaselogError, did_you_mean
+from schema.outdated import refuse_outdated
 from schema.reports.declaring import Column, Report
 from schema.streaming import stream
 
@@ -28,7 +29,8 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
     """What is asked of a report.
 
     The local days `first` and `last` are both included. `by` sums up weeks (by their Monday) or months instead of days.
-    `where` says what columns have to be; None is empty. `now` is the moment of asking.
+    `where` says what columns have to be; None is empty. `now` is the moment of asking. `provider`: of the report's rows
+    there are those of this provider alone, whatever else is asked; None: everybody's.
     """
 
     report: Report
@@ -38,11 +40,14 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
     where: Mapping[str, str | None] = msgspec.field(default_factory=dict)
     now: datetime
     zone: ZoneInfo
+    provider: str | None = None
 
     def __post_init__(self) -> None:
         """Raises `BadRequest`, in one line with the nearest right name."""
         if self.first > self.last:
             raise BadRequest(f"the first day, {self.first}, is later than the last, {self.last}: swap them.")
+        if self.provider is not None and not self.report.by_provider:
+            raise BadRequest(f"{self.report.name} does not tell providers apart.")
         if self.by is not None:
             self._check_by(check_period(self.by))
         known = [column.name for column in self.filters]
@@ -88,7 +93,7 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
         elif self.report.measures:
             grouping = f"group by {self._order} {self._having}"
         selected = ", ".join(f"{column.expression} as {column.name}" for column in columns)
-        return f"select {selected} from ({self._source}) as row {self.matching} {grouping} order by {self._order}"  # noqa: S608 - names of our own declarations
+        return f"select {selected} from ({self.source}) as row {self.matching} {grouping} order by {self._order}"  # noqa: S608 - names of our own declarations
 
     @property
     def _order(self) -> str:
@@ -104,7 +109,7 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def totals_sql(self) -> str:
         measures = ", ".join(measure.expression for measure in self.report.measures)
-        return f"select {measures} from ({self._source}) as row {self.matching}"  # noqa: S608 - our own declarations
+        return f"select {measures} from ({self.source}) as row {self.matching}"  # noqa: S608 - our own declarations
 
     def series_sql(self, by: By) -> str:
         if self.report.measures:
@@ -112,13 +117,16 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
         else:
             period, measure = f"({self.report.moment} at time zone :zone)::date", "count(*)"
         return f"""
-            select {_bucket(period, by)} as period, {measure} from ({self._source}) as row {self.matching}
+            select {_bucket(period, by)} as period, {measure} from ({self.source}) as row {self.matching}
             group by 1 {self._having} order by 1
         """  # noqa: S608 - names of our own declarations
 
     @property
-    def _source(self) -> str:
-        return self.report.source
+    def source(self) -> str:
+        """Where all that is read of the report comes from."""
+        if self.provider is None:
+            return self.report.source
+        return f"select * from ({self.report.source}) as anybodys where provider = :bound_to"  # noqa: S608 - our own
 
     @property
     def matching(self) -> str:
@@ -146,6 +154,7 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
             "end": datetime.combine(after, time(), self.zone),
             "now": self.now,
             "zone": self.zone.key,
+            "bound_to": self.provider,
         }
         found = {name: value for name, value in known.items() if f":{name}" in sql}
         return found | {f"where_{name}": value for name, value in self.where.items() if value is not None}
@@ -157,8 +166,9 @@ def read_rows(db: Connection, reading: Reading, *, most: int | None = None) -> G
     They are asked for at once, and read as they are consumed, while PostgreSQL goes on. `most`: only so many. Until
     the last is read, the connection takes no other statement; who stops before closes them, and rolls back.
 
-    Days are `date`, months `str` as 2026-11, moments aware `datetime`, numbers int or float.
+    Days are `date`, months `str` as 2026-11, moments aware `datetime`, numbers int or float. Raises `Withheld`.
     """
+    refuse_outdated(db)
     # What is grouped and sorted, is so in memory. What is widest, comes in order from an index, which is in memory too.
     db.execute(text("select set_config('work_mem', '64MB', true), set_config('random_page_cost', '1.1', true)"))
     limit = "" if most is None else f" limit {most:d}"
@@ -186,7 +196,11 @@ def _rows(found: CursorResult[Any]) -> Generator[tuple[Any, ...]]:
 
 
 def read_totals(db: Connection, reading: Reading) -> Sequence[Any]:
-    """Each measure over all rows: not always their sum, since a case that counts in two rows is one case."""
+    """Each measure over all rows: not always their sum, since a case that counts in two rows is one case.
+
+    Raises `Withheld`.
+    """
+    refuse_outdated(db)
     sql = reading.totals_sql
     return tuple(db.execute(text(sql), reading.parameters(sql)).one())
 
@@ -194,8 +208,9 @@ def read_totals(db: Connection, reading: Reading) -> Sequence[Any]:
 def read_series(db: Connection, reading: Reading, by: By) -> list[tuple[date, Any]]:
     """The main measure over time: one pair a day, week (its Monday) or month (its first), in order.
 
-    Of a list it is the number of its rows. Periods in which there is nothing are left out.
+    Of a list it is the number of its rows. Periods in which there is nothing are left out. Raises `Withheld`.
     """
+    refuse_outdated(db)
     sql = reading.series_sql(by)
     return [(period, value) for period, value in db.execute(text(sql), reading.parameters(sql))]
 

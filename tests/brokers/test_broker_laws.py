@@ -6,9 +6,11 @@ import json
 from time import monotonic
 from typing import Any
 
+import msgspec
 import pytest
 from broker_under_test import Broker, eventually
 from kombu.message import Message
+from patience import allowance_s
 
 from events import broker
 
@@ -60,7 +62,7 @@ def test_what_a_consumer_held_when_it_closed_goes_to_others_at_once(any_broker: 
     first.release()
     asked_s = monotonic()
     any_broker.drain(second, lambda: len(others) == len(BODIES))
-    assert monotonic() - asked_s < 5, "sooner than any lease of 10 s"
+    assert monotonic() - asked_s < allowance_s(5), "sooner than any lease of 10 s"
     assert sorted(bodies(others)) == sorted(BODIES)
     assert all(message.delivery_info["redelivered"] for message in others)
 
@@ -145,7 +147,9 @@ def test_the_status_of_no_queue_and_of_an_empty_one_is_zero(any_broker: Broker) 
     nothing = broker.QueueStatus("caselog.events", 0, 0 if any_broker.name == "redis" else None, None, 0)
     assert any_broker.status() == nothing
     any_broker.send()
-    assert any_broker.status() == nothing
+    status = any_broker.status()
+    assert not status.arrived  # older Redis and RabbitMQ do not tell
+    assert msgspec.structs.replace(status, arrived=None) == nothing
 
 
 def test_waiting_for_messages_ends_on_time(any_broker: Broker) -> None:
@@ -154,7 +158,7 @@ def test_waiting_for_messages_ends_on_time(any_broker: Broker) -> None:
     begun_s = monotonic()
     with pytest.raises(TimeoutError):
         connection.drain_events(timeout=0.3)
-    assert 0.25 < monotonic() - begun_s < 5
+    assert 0.25 < monotonic() - begun_s < allowance_s(5)
     with pytest.raises(TimeoutError):
         connection.drain_events(timeout=0)
 

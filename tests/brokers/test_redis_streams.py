@@ -13,6 +13,7 @@ import pytest
 import redis
 from broker_under_test import Broker, eventually
 from kombu import Queue
+from patience import DEADLINE_S, allowance_s
 
 from events import broker
 from events.message import BATCH_TYPE, EVENT_TYPE, Event, Malformed, decode
@@ -88,7 +89,8 @@ def test_a_consumer_busy_beyond_its_lease_loses_its_messages_to_others(redis_bro
     assert others[0].delivery_info["redelivered"]
     held[0].ack()  # whoever is done first is done for both
     others[0].ack()
-    assert redis_broker.status() == broker.QueueStatus(QUEUE, 0, 0, None, redis_broker.status().consumers)
+    status = redis_broker.status()
+    assert (status.ready, status.unacked, status.oldest_age_s) == (0, 0, None)
 
 
 def test_taking_over_respects_the_prefetch_limit(redis_broker: Broker) -> None:
@@ -196,7 +198,7 @@ def test_a_restart_of_redis_loses_neither_ready_nor_held_messages(redis_broker: 
     redis_broker.take(first, 6, prefetch=6)
     redis_broker.server.stop()
     with pytest.raises(first.connection_errors):
-        first.drain_events(timeout=5)
+        first.drain_events(timeout=DEADLINE_S)
     first.release()
     redis_broker.server.start()
     assert len(redis_broker.take(redis_broker.connect(lease_ms=500), 10)) == 10
@@ -231,7 +233,7 @@ def test_what_a_failing_callback_left_is_delivered_by_the_next_drain(redis_broke
     channel = broker.open_channel(connection)
     with broker.consume(channel, broker.EVENTS_QUEUE, fail_once, prefetch_messages=10):
         with pytest.raises(ValueError, match="once"):
-            connection.drain_events(timeout=5)
+            connection.drain_events(timeout=DEADLINE_S)
         redis_broker.drain(connection, lambda: len(seen) == 3)
     assert seen == [b"1", b"2", b"3"]
 
@@ -308,4 +310,4 @@ def test_a_broker_that_is_away_is_an_error_at_once(tmp_path: Path) -> None:
     connection = broker.connect(f"redis+socket://{os.fspath(tmp_path)}/none.sock")
     with pytest.raises(connection.connection_errors):
         broker.open_channel(connection)
-    assert monotonic() - begun_s < 1
+    assert monotonic() - begun_s < allowance_s(1)

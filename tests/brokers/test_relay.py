@@ -11,6 +11,7 @@ import psycopg
 import pytest
 import structlog
 from broker_under_test import Broker, eventually
+from patience import DEADLINE_S
 from sqlalchemy import Engine, MetaData, text
 from sqlalchemy.orm import Session
 
@@ -157,7 +158,7 @@ def test_while_the_broker_is_away_the_outbox_keeps_its_events_and_one_line_says_
         add(engine, box, 700, 300)
         eventually(lambda: rows(engine) == 0, "the rest is relayed too")
         relay.stop()
-        thread.join(timeout=20)
+        thread.join(timeout=DEADLINE_S)
     assert not thread.is_alive()
     assert [line["event"] for line in lines] == ["the broker is away; the outbox keeps its events", "relaying"]
     found = [one.id for one in any_broker.events(1000)]
@@ -181,7 +182,7 @@ def test_a_relay_whose_connection_was_cut_goes_on(
     add(engine, box, 10, 10)
     eventually(lambda: rows(engine) == 0, "the others are relayed")
     relay.stop()
-    thread.join(timeout=20)
+    thread.join(timeout=DEADLINE_S)
     assert not thread.is_alive()
     assert list(dict.fromkeys(one.id for one in any_broker.events(20))) == ids(0, 20)
 
@@ -200,11 +201,11 @@ def test_while_one_relay_leads_another_stands_by_and_takes_over(
         threads[1].start()
         eventually(lambda: lines, "the second says that it stands by")
         first.stop()
-        threads[0].join(timeout=20)
+        threads[0].join(timeout=DEADLINE_S)
         add(engine, box, 5, 5)
         eventually(lambda: rows(engine) == 0, "the second relays")
         second.stop()
-        threads[1].join(timeout=20)
+        threads[1].join(timeout=DEADLINE_S)
     assert lines[0]["event"] == "another relay leads this outbox; standing by"
     assert [one.id for one in any_broker.events(10)] == ids(0, 10)
 
@@ -213,3 +214,34 @@ def test_a_relay_without_its_table_says_how_to_make_it(engine: Engine) -> None:
     elsewhere = Outbox(MetaData(), name="Other box", schema="app")
     with pytest.raises(CaselogError, match=r"app\.Other box.*--ddl"):
         Relay(engine, elsewhere.table, "redis+socket:///nowhere").run()
+
+
+def test_a_session_that_turned_read_only_publishes_nothing_and_is_left(
+    engine: Engine, box: Outbox, any_broker: Broker, empty_database_url: str
+) -> None:
+    """What it cannot delete it would publish again and again. Only sessions that are new may write afterwards."""
+    add(engine, box, 0, 3)
+    name = empty_database_url.partition("?")[0].rpartition("/")[2]
+    own, others = make_engine(empty_database_url), make_engine(empty_database_url)
+    relay = Relay(own, box.table, any_broker.url)
+    relaying = threading.Thread(target=relay.run)
+    with psycopg.connect(empty_database_url.replace(f"/{name}?", "/postgres?", 1), autocommit=True) as server:
+        server.execute(f"alter database {name} set default_transaction_read_only = on".encode())
+        try:
+            with pytest.raises(CaselogError, match="read-only"):
+                Relay(others, box.table, any_broker.url).once()
+            with structlog.testing.capture_logs() as lines:
+                relaying.start()
+                eventually(lambda: [line for line in lines if "takes no writes" in line["event"]], "the relay says so")
+            assert rows(engine) == 3
+        finally:
+            server.execute(f"alter database {name} reset default_transaction_read_only".encode())
+    try:
+        eventually(lambda: rows(engine) == 0, "the outbox is relayed")
+        assert [one.id for one in any_broker.events(3)] == ids(0, 3)
+        assert any_broker.status(with_age=False).ready == 0  # once, and not at every attempt
+    finally:
+        relay.stop()
+        relaying.join()
+        own.dispose()
+        others.dispose()

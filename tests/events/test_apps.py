@@ -1,18 +1,21 @@
 """The bundled apps: how each decides its code, what it refuses, what it suppresses and what it does to a case.
 
-Expectations are read off RULES.md §1.3, §3.2, §3.3 and §5.
+Expectations are read off docs/rules.md §1.3, §3.2, §3.3 and §5.
 """
 
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 
 from events.codes import RequiresActionBy
 from events.errors import CodeNotResolved, EventError, EventRejected
+from events.fold import fold_case
 from events.registry import Registered, autodiscover, event_registry
+from events.resolve import Rules
 from events.state import CaseState, Log
 
 MONDAY = datetime(2026, 3, 2, 9, 30, tzinfo=UTC)
@@ -52,6 +55,14 @@ def entry(key: str, code: str, at: datetime = MONDAY, **fields: Any) -> Log:
 def applied(case: CaseState, key: str, code: str, at: datetime = MONDAY, **fields: Any) -> CaseState:
     """The case after an unsuppressed log of this code."""
     registered(key).event.apply(case, entry(key, code, at, **fields))
+    return case
+
+
+def folded(case: CaseState, key: str, code: str, at: datetime = MONDAY, **fields: Any) -> CaseState:
+    """The case after a log of this code, with what its definition says as well."""
+    log = entry(key, code, at, **fields)
+    fold_case(case, log, event_registry.get_code(key, code), registered(key), Rules(zone=ZoneInfo("Europe/London")))
+    assert not log.suppressed
     return case
 
 
@@ -104,7 +115,7 @@ class TestWhichCode:
     def test_the_params_decide_the_code(self, key: str, params: dict[str, Any], code: str) -> None:
         assert resolve(key, **params) == code
 
-    @pytest.mark.parametrize("key", ["complaint", "suspend_case", "decline_help", "alternative_help", "timer"])
+    @pytest.mark.parametrize("key", ["complaint", "suspend_case", "decline_help", "timer"])
     def test_where_only_the_sender_knows_the_code_must_be_given(self, key: str) -> None:
         with pytest.raises(CodeNotResolved, match=key):
             resolve(key)
@@ -120,6 +131,21 @@ class TestWhichCode:
         with pytest.raises(CodeNotResolved, match="MIS-OOS"):
             resolve("reject_case", is_conflict=is_conflict)
 
+    @pytest.mark.parametrize(
+        ("category", "code"),
+        [
+            ("family", "SPFN"),
+            ("housing", "SPFN"),
+            ("debt", "SPFM"),
+            ("education", "SPFM"),
+            ("discrimination", "SPFM"),
+            ("welfare", "COSPF"),
+            (None, "COSPF"),
+        ],
+    )
+    def test_alternative_help_goes_by_the_cases_category(self, category: str | None, code: str) -> None:
+        assert resolve("alternative_help", new_case(category=category)) == code
+
     @pytest.mark.parametrize(("attempts", "code"), [(0, "CB1"), (1, "CB2"), (2, "CB3")])
     def test_the_callback_is_counted_by_the_case(self, attempts: int, code: str) -> None:
         assert resolve("call_me_back", new_case(callback_attempt=attempts)) == code
@@ -132,6 +158,27 @@ class TestWhichCode:
     @pytest.mark.parametrize("attempts", [0, 2, 3, 7])
     def test_a_priority_callback_is_never_refused(self, attempts: int) -> None:
         assert resolve("call_me_back", new_case(callback_attempt=attempts), priority_callback=True) == "PCB"
+
+    @pytest.mark.parametrize("code", ["CB1", "CB2", "CB3", "PCB"])
+    @pytest.mark.parametrize("moment", ["2026-03-02T11:30:00Z", "2026-03-02T13:30:00.000+02:00"])
+    def test_a_callback_at_the_moment_awaited_is_that_callback_again(self, code: str, moment: str) -> None:
+        case = applied(new_case(), "call_me_back", code, context={"requires_action_at": "2026-03-02T11:30:00+00:00"})
+        assert registered("call_me_back").event.get_repeated_code(case, {"requires_action_at": moment}) == code
+
+    def test_a_callback_at_another_moment_or_after_a_reset_is_another_callback(self) -> None:
+        event, at_1130, at_1200 = (
+            registered("call_me_back").event,
+            {"requires_action_at": "2026-03-02T11:30:00Z"},
+            {"requires_action_at": "2026-03-02T12:00:00Z"},
+        )
+        assert event.get_repeated_code(new_case(), at_1130) is None
+        case = applied(new_case(), "call_me_back", "CB1", context=at_1130)
+        assert event.get_repeated_code(case, at_1200) is None
+        applied(case, "call_me_back", "CB2", context=at_1200)
+        assert event.get_repeated_code(case, at_1130) is None
+        assert event.get_repeated_code(case, at_1200) == "CB2"
+        applied(case, "stop_call_me_back", "CALLBACK_COMPLETE")
+        assert event.get_repeated_code(case, at_1200) is None
 
     def test_a_callback_is_cancelled_or_completed(self) -> None:
         case = new_case(callback_attempt=1)
@@ -174,7 +221,7 @@ class TestWhichCode:
 
 
 class TestRefusedForWhatItSays:
-    """RULES.md §1.4: refused before any case is looked at, also while the code is not resolved."""
+    """docs/rules.md §1.4: refused before any case is looked at, also while the code is not resolved."""
 
     @pytest.mark.parametrize("code", [None, "REFSP", "MANALC", "MANREF", "SPOR"])
     @pytest.mark.parametrize("context", [{}, {"provider": None}, {"provider": ""}, {"provider": 7}])
@@ -208,6 +255,7 @@ class TestRefusedForWhatItSays:
             ("case", "COMPLAINT_FLAG_TOGGLED", {"complaint_flag": "yes"}),
             ("means_test", "MT_PASSED", {"state": 1}),
             ("diagnosis", "DIAGNOSIS_CREATED", {"state": 1}),
+            ("diagnosis", "DIAGNOSIS_CREATED", {"category": 1}),
             ("change_category", "CATEGORY_CHANGED", {"new_category": ""}),
             ("change_category", None, {"new_category": 5}),
             ("complaint", "COMPLAINT_CREATED", {"complaint": 12}),
@@ -230,6 +278,8 @@ class TestRefusedForWhatItSays:
             ("assign_to_provider", None, {"provider": "prov-7"}),
             ("call_me_back", None, {"requires_action_at": "2026-03-02T10:00:00.5+02:00"}),
             ("suspend_case", "ABND", {"provider": 7}),
+            ("diagnosis", "DIAGNOSIS_DELETED", {"state": 1, "category": 1}),
+            ("diagnosis", "INCOMPLETE_DIAGNOSIS_DELETED", {"state": 1, "category": 1}),
         ],
     )
     def test_what_the_code_does_not_read_may_be_anything(
@@ -240,7 +290,7 @@ class TestRefusedForWhatItSays:
 
 class TestSuppression:
     def test_a_view_under_a_timer_counts_once(self) -> None:
-        """RULES.md §3.2: an unsuppressed view or the creation of the case under the same timer came before."""
+        """docs/rules.md §3.2: an unsuppressed view or the creation of the case under the same timer came before."""
         event = registered("case").event
         case = applied(new_case(), "case", "CASE_VIEWED", timer_id=5)
         assert event.suppresses(case, entry("case", "CASE_VIEWED", LATER, timer_id=5))
@@ -259,13 +309,16 @@ class TestSuppression:
         applied(case, "case", "CASE_ORGANISATION_SET", timer_id=5)
         assert not registered("case").event.suppresses(case, entry("case", "CASE_VIEWED", LATER, timer_id=5))
 
-    def test_a_provider_opening_the_case_twice_is_kept_twice(self) -> None:
-        """RULES.md §3.2 names `case`/CASE_VIEWED, not `open_case`/CASE_VIEWED."""
+    def test_a_view_under_the_timer_under_which_the_case_was_opened_is_suppressed(self) -> None:
+        """`open_case`/CASE_VIEWED is a view too, and is itself never suppressed by a timer."""
+        case = applied(new_case(), "open_case", "CASE_VIEWED", timer_id=5)
+        assert registered("case").event.suppresses(case, entry("case", "CASE_VIEWED", LATER, timer_id=5))
+        assert not registered("case").event.suppresses(case, entry("case", "CASE_VIEWED", LATER, timer_id=6))
         assert not registered("open_case").may_suppress
 
     @pytest.mark.parametrize("callback", ["CB1", "CB2", "CB3", "PCB"])
     def test_a_call_starts_once_a_callback(self, callback: str) -> None:
-        """RULES.md §3.3."""
+        """docs/rules.md §3.3."""
         event, started = registered("case").event, entry("case", "CALL_STARTED", LATER)
         case = new_case()
         assert not event.suppresses(case, started)
@@ -276,7 +329,7 @@ class TestSuppression:
 
     @pytest.mark.parametrize(("key", "code"), [("stop_call_me_back", "CBC"), ("alternative_help", "IRKB")])
     def test_the_end_of_a_callback_starts_no_new_count_of_calls(self, key: str, code: str) -> None:
-        """RULES.md §3.3 counts from the latest callback, not from its end."""
+        """docs/rules.md §3.3 counts from the latest callback, not from its end."""
         case = applied(applied(new_case(), "case", "CALL_STARTED"), key, code)
         assert registered("case").event.suppresses(case, entry("case", "CALL_STARTED", LATER))
 
@@ -352,7 +405,7 @@ class TestProvider:
 
     def test_the_first_acceptance_since_the_assignment_stands_and_reopens(self) -> None:
         case = new_case(provider="prov-7", provider_assigned_at=BEFORE, provider_closed=BEFORE)
-        assigned = {"provider": "prov-7", "provider_assigned_at": BEFORE}
+        assigned: dict[str, Any] = {"provider": "prov-7", "provider_assigned_at": BEFORE}
         assert applied(case, "accept_case", "SPOP", MONDAY) == new_case(**assigned, provider_accepted=MONDAY)
         case.provider_closed = MONDAY
         assert applied(case, "accept_case", "SPOP", LATER) == new_case(**assigned, provider_accepted=MONDAY)
@@ -370,6 +423,35 @@ class TestProvider:
     def test_a_case_that_went_to_the_wrong_provider_has_none(self, code: str) -> None:
         case = applied(new_case(**ASSIGNED, category="debt"), "reject_case", code)
         assert case == new_case(category="debt")
+
+    @pytest.mark.parametrize(
+        ("key", "code"),
+        [("accept_case", "SPOP"), ("reopen_case", "REOPEN"), ("close_case", "CLSP"), ("close_case", "DREFER")]
+        + [("reject_case", code) for code in ("MIS-OOS", "MIS-MEANS", "MERI", "CLOT", "DUPL")],
+    )
+    @pytest.mark.parametrize("emptied_by", [None, "COI", "MIS"])
+    def test_on_a_case_without_a_provider_a_providers_code_is_an_outcome_and_no_more(
+        self, key: str, code: str, emptied_by: str | None
+    ) -> None:
+        """Never assigned, or sent back: accepted and closed in nobody's list, and the next move stays whose it was."""
+        case = new_case(requires_action_by="operator_manager")
+        if emptied_by is not None:
+            case = folded(new_case(**ASSIGNED), "reject_case", emptied_by)
+        owner = case.requires_action_by
+        folded(case, key, code, LATER)
+        assert case.outcome_code == code
+        assert case.requires_action_by == owner
+        times = (case.provider_assigned_at, case.provider_viewed, case.provider_accepted, case.provider_closed)
+        assert (case.provider, *times) == (None,) * 5
+        assert case.state == "new"
+
+    @pytest.mark.parametrize("code", ["COI", "MIS"])
+    def test_a_case_without_a_provider_that_is_sent_back_is_the_operators(self, code: str) -> None:
+        assert folded(new_case(requires_action_by=None), "reject_case", code).requires_action_by == "operator"
+
+    def test_on_an_assigned_case_a_providers_code_sets_the_next_move(self) -> None:
+        assert folded(new_case(provider="prov-7"), "accept_case", "SPOP").requires_action_by == "2_provider"
+        assert folded(new_case(provider="prov-7"), "close_case", "CLSP").requires_action_by is None
 
     def test_a_duplicate_found_by_an_operator_closes_nothing(self) -> None:
         """`suspend_case`/DUPL is another code than `reject_case`/DUPL; suspending does nothing else to a case."""
@@ -416,7 +498,7 @@ class TestColumnsFromTheContext:
             ("means_test", "MT_PASSED", "state", "eligibility_state"),
             ("means_test", "MT_FAILED", "state", "eligibility_state"),
             ("diagnosis", "DIAGNOSIS_CREATED", "state", "scope_state"),
-            ("diagnosis", "DIAGNOSIS_DELETED", "state", "scope_state"),
+            ("diagnosis", "DIAGNOSIS_CREATED", "category", "category"),
         ],
     )
     def test_the_column_is_set_where_the_context_gives_a_value(
@@ -427,21 +509,26 @@ class TestColumnsFromTheContext:
         assert getattr(applied(case, key, code, context={member: None}), column) == "before"
         assert getattr(applied(case, key, code, context={member: "after"}), column) == "after"
 
-    def test_an_incomplete_diagnosis_has_no_state_to_set(self) -> None:
-        case = new_case(scope_state="INSCOPE")
-        applied(case, "diagnosis", "INCOMPLETE_DIAGNOSIS_DELETED", context={"state": "OUTOFSCOPE"})
-        assert case.scope_state == "INSCOPE"
+    @pytest.mark.parametrize("code", ["DIAGNOSIS_DELETED", "INCOMPLETE_DIAGNOSIS_DELETED"])
+    @pytest.mark.parametrize("context", [{}, {"state": "OUTOFSCOPE", "category": "housing"}])
+    def test_with_a_diagnosis_goes_what_it_found_of_the_scope(self, code: str, context: dict[str, Any]) -> None:
+        """And not the category, which the case may have had before."""
+        case = new_case(scope_state="INSCOPE", category="debt")
+        applied(case, "diagnosis", code, context=context)
+        assert (case.scope_state, case.category) == (None, "debt")
 
 
 class TestComplaints:
     @pytest.mark.parametrize("before", [True, False])
-    def test_the_flag_is_what_is_given_or_the_opposite(self, before: bool) -> None:  # noqa: FBT001 - a parameter of the test
+    def test_the_flag_is_what_is_given_or_raised(self, before: bool) -> None:  # noqa: FBT001 - a parameter of the test
+        """It is never flipped: sent twice, it is raised as well."""
+
         def toggled(context: dict[str, Any]) -> bool:
             case = new_case(complaint_flag=before)
             return applied(case, "case", "COMPLAINT_FLAG_TOGGLED", context=context).complaint_flag
 
-        assert toggled({}) is not before
-        assert toggled({"complaint_flag": None}) is not before
+        assert toggled({}) is True
+        assert toggled({"complaint_flag": None}) is True
         assert toggled({"complaint_flag": True}) is True
         assert toggled({"complaint_flag": False}) is False
 
@@ -488,7 +575,7 @@ class TestComplaints:
 
 @pytest.mark.parametrize("owner", [None, *RequiresActionBy])
 def test_only_the_call_centres_own_turn_ends_with_the_call(owner: str | None) -> None:
-    """`none_if_owned_by_operator_or_manager`, RULES.md §5."""
+    """`none_if_owned_by_operator_or_manager`, docs/rules.md §5.2."""
     expected = None if owner in ("operator", "operator_manager") else owner
     case = new_case(requires_action_by=owner)
     assert RequiresActionBy.none_if_owned_by_operator_or_manager(case) == expected

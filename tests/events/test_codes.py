@@ -132,7 +132,22 @@ def test_only_an_outcome_at_level_high_becomes_the_cases_outcome(kind: LogType, 
     assert parsed(type=kind, level=level).sets_outcome is sets
 
 
-def test_an_empty_selectable_by_means_anyone_and_a_role_means_that_role() -> None:
-    assert all(parsed().selectable_for(role) for role in (*Role, None))
-    only_operators = parsed(selectable_by=[Role.OPERATOR])
-    assert [role for role in (*Role, None) if only_operators.selectable_for(role)] == [Role.OPERATOR]
+@pytest.mark.parametrize(
+    ("selectable_by", "may"),
+    [
+        ([], [*Role, None]),
+        # An operator manager is an operator, and not the other way round.
+        ([Role.OPERATOR], [Role.OPERATOR, Role.OPERATOR_MANAGER]),
+        ([Role.OPERATOR_MANAGER], [Role.OPERATOR_MANAGER]),
+        ([Role.SPECIALIST], [Role.SPECIALIST]),
+        ([Role.WEB, Role.OPERATOR], [Role.OPERATOR, Role.OPERATOR_MANAGER, Role.WEB]),
+    ],
+)
+def test_who_may_choose_a_code_is_whoever_has_or_includes_one_of_its_roles(
+    selectable_by: list[Role], may: list[Role | None]
+) -> None:
+    """An empty list means anyone; a role may come as the plain string that it is on the wire."""
+    code = parsed(selectable_by=selectable_by)
+    assert [role for role in (*Role, None) if code.selectable_for(role)] == may
+    assert [role for role in (*Role, None) if code.selectable_for(role if role is None else str(role))] == may
+    assert code.selectable_for("king") is (None in may)

@@ -1,4 +1,4 @@
-"""What `events/facts.py` keeps of single cases, against cases worked out by hand (RULES.md §6 and §7): no database."""
+"""What `events/facts.py` keeps of single cases, worked out by hand from docs/rules.md §6 and §7: no database."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import pytest
 from memory import LONDON, MemoryWorld
-from stories import Row, Worked, told
+from stories import Row, Worked, at, told
 from worked_callbacks import CALLBACKS
 from worked_complaints import COMPLAINTS
 from worked_providers import PROVIDERS
@@ -15,7 +15,7 @@ from worked_providers import PROVIDERS
 from events.afresh import Definitions, fold_whole_case
 from events.facts import Assignment, Callback, Complaint, Facts
 
-# What a report's column is of the fact. What depends on the moment of asking is told from the fact as RULES.md §7 says.
+# What a report's column is of the fact. What depends on the moment of asking is told from the fact (docs/rules.md §7).
 CALLBACK: Final = {
     "reference": "case_reference", "source": "source", "organisation": "organisation", "code": "code",
     "window_start": "callback_at", "callback_at": "callback_at", "logged_at": "logged_at", "attempt": "attempt",
@@ -33,6 +33,11 @@ def facts_of(worked: Worked) -> list[Facts]:
     """The facts of each case of a story, by reference."""
     world = MemoryWorld()
     world.record(*told(worked.story))
+    return facts_in(world)
+
+
+def facts_in(world: MemoryWorld) -> list[Facts]:
+    """The facts of each case, by reference."""
     found = []
     for reference in sorted(world.cases):
         logs = [log for log in world.logs.values() if log.case == reference]
@@ -65,9 +70,11 @@ def callback_row(callback: Callback, now: datetime) -> Row:
 
 def complaint_row(complaint: Complaint, now: datetime) -> Row:
     row: Row = {name: getattr(complaint, field) for name, field in COMPLAINT.items()}
-    row["within_holding_sla"] = not late(complaint.holding_letter_at, complaint.holding_letter_due_at, now)
-    row["within_sla"] = not late(complaint.full_response_at, complaint.full_response_due_at, now)
-    return row
+    within: Row = {
+        "within_holding_sla": not late(complaint.holding_letter_at, complaint.holding_letter_due_at, now),
+        "within_sla": not late(complaint.closed_at, complaint.closing_due_at, now),
+    }
+    return row | (dict.fromkeys(within) if complaint.voided else within)
 
 
 def picked_from(rows: list[Row], wanted: list[Row]) -> list[Row]:
@@ -120,8 +127,63 @@ def performance(stays: list[Assignment]) -> Row:
     }
 
 
+def sms(*creations: str) -> list[str]:
+    """A case created at these moments of 2 March, and its CB1 of that afternoon for the next morning."""
+    return [
+        *(f"A 2026-03-02T{time} web case/CASE_CREATED source={source}" for source, time in map(str.split, creations)),
+        "A 2026-03-02T15:00 op-1 call_me_back/CB1 requires_action_at=2026-03-03T11:00 sla_30=2026-03-02T16:00",
+    ]
+
+
+def test_a_creation_that_comes_late_moves_the_deadlines_of_the_callbacks_before_it() -> None:
+    """Those of an SMS: Monday 10:00 + 120 is 12:00, + 480 is 18:00; from 14:00, 16:00 and (6 h + 2 h) Tuesday 11:00."""
+    late, *others = told("\n".join(sms("SMS 10:00", "SMS 14:00")))
+    world = MemoryWorld()
+    world.record(*others)
+    assert deadlines(world) == [at("2026-03-02 16:00"), at("2026-03-03 11:00"), at("2026-03-02 16:00")]
+    world.record(late)
+    assert deadlines(world) == [at("2026-03-02 12:00"), at("2026-03-02 18:00"), at("2026-03-02 16:00")]
+
+
+def test_a_creation_that_comes_late_says_from_when_a_callback_counts() -> None:
+    """By telephone from the time arranged, Tuesday 11:00; of a voicemail from the creation at 10:00."""
+    late, *others = told("\n".join(sms("VOICEMAIL 10:00", "PHONE 14:00")))
+    world = MemoryWorld()
+    world.record(*others)
+    assert deadlines(world)[:2] == [at("2026-03-03 13:00"), at("2026-03-03 19:00")]
+    world.record(late)
+    assert deadlines(world)[:2] == [at("2026-03-02 12:00"), at("2026-03-02 18:00")]
+
+
+def deadlines(world: MemoryWorld) -> list[datetime | None]:
+    """The one callback's sla_120, sla_480, and sla_30, which its event named."""
+    (facts,) = facts_in(world)
+    (callback,) = facts.callbacks
+    return [callback.sla_120, callback.sla_480, callback.sla_30]
+
+
+def test_an_assignment_says_whether_operators_were_there() -> None:
+    """Friday 18:00 to 20:00, Saturday to 12:30, Good Friday not at all."""
+    story = """
+        A 2026-04-01T09:00 op-1 case/CASE_CREATED category=debt
+        A 2026-04-01T09:00 op-1 assign_to_provider/REFSP provider=prov-1
+        A 2026-04-01T20:00 op-1 assign_to_provider/MANALC provider=prov-2
+        A 2026-04-02T10:00 op-1 change_category/CATEGORY_CHANGED new_category=housing
+        A 2026-04-02T19:59:59 op-1 assign_to_provider/SPOR provider=prov-1
+        A 2026-04-03T12:00 op-1 assign_to_provider/MANREF provider=prov-2
+        A 2026-04-04T12:30 op-1 assign_to_provider/REFSP provider=prov-1
+    """
+    world = MemoryWorld()
+    world.record(*told(story))
+    (facts,) = facts_in(world)
+    assert [(stay.code, stay.category, stay.out_of_hours) for stay in facts.assignments] == [
+        ("REFSP", "debt", False), ("MANALC", "debt", True), ("SPOR", "housing", False), ("MANREF", "housing", True),
+        ("REFSP", "housing", True),
+    ]  # fmt: skip
+
+
 def test_the_deadlines_of_a_callback_are_those_of_the_rules_example() -> None:
-    """RULES.md §6. Mon 10:30 + 15, 30, 120 and 480 are on that day; + 4,320 is Tue of the next week, 13:00."""
+    """docs/rules.md §6. Mon 10:30 + 15, 30, 120 and 480 are on that day; + 4,320 is Tue of the next week, 13:00."""
     (facts,) = facts_of(CALLBACKS[0])
     (callback,) = facts.callbacks
     monday = datetime(2026, 3, 2, 10, 30, tzinfo=UTC)

@@ -1,7 +1,8 @@
-"""The fold against RULES.md §3 to §5, rule by rule, and against the independent reading of them."""
+"""The fold against docs/rules.md §3 to §5, rule by rule, and against the independent reading of them."""
 
 from __future__ import annotations
 
+import copy
 import itertools
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -14,6 +15,8 @@ from reference import fold_all
 from stored import assert_same
 from strategies import batches, deliveries, event_sets
 
+from events.errors import EventRejected
+from events.registry import BaseEvent, EventRegistry, autodiscover, event_registry
 from events.state import CaseState, Log
 
 Json = dict[str, Any]
@@ -85,7 +88,7 @@ def is_suppressed(*story: Json) -> bool:
     return log_of(after(created(), *story), story[-1]).suppressed
 
 
-# --- RULES §3.1: same-day consecutive outcomes ---
+# --- RULES §3.1: an outcome that is repeated on the same day and would change nothing ---
 
 
 def test_the_same_outcome_again_on_the_same_day_is_suppressed() -> None:
@@ -141,6 +144,192 @@ def test_outcomes_of_another_case_are_no_reason_to_suppress() -> None:
     assert not is_suppressed(created("08:00", "AB-2"), other, event("suspend_case", "TERM", "10:00"))
 
 
+def assigned(clock: str, provider: str = "prov-1", code: str = "REFSP", **more: Any) -> Json:
+    return event("assign_to_provider", code, clock, context={"provider": provider}, **more)
+
+
+def opened(clock: str, by: Json = ANNA) -> Json:
+    return event("open_case", "CASE_VIEWED", clock, by)
+
+
+def callback(clock: str, due: str = "2026-03-03T10:00:00Z", code: str | None = "PCB", by: Json = OPERATOR) -> Json:
+    return event("call_me_back", code, clock, by, context={"requires_action_at": due})
+
+
+def completed(clock: str) -> Json:
+    return event("stop_call_me_back", "CALLBACK_COMPLETE", clock)
+
+
+def test_an_assignment_to_another_provider_counts_and_the_case_is_with_that_one() -> None:
+    world = after(created(), assigned("09:00"), assigned("10:00", "prov-2"))
+    case = world.cases["AB-1"]
+    assert (case.provider, case.provider_assigned_at) == ("prov-2", at("10:00"))
+    assert not is_suppressed(assigned("09:00"), assigned("10:00", "prov-2"), assigned("11:00"))
+
+
+def test_an_assignment_to_the_same_provider_is_suppressed_and_moves_nothing() -> None:
+    """Of a provider's times only whether there is one can tell two outcomes apart."""
+    world = after(created(), assigned("09:00"), assigned("10:00"))
+    assert [log.suppressed for log in world.logs.values()] == [False, False, True]
+    assert world.cases["AB-1"].provider_assigned_at == at("09:00")
+
+
+@pytest.mark.parametrize(
+    "between",
+    [
+        event("case", "CASE_VIEWED", "09:10", ANNA),
+        opened("09:10"),
+        event("reject_case", "MERI", "09:10", ANNA),
+        event("close_case", "CLSP", "09:10", ANNA),
+        callback("09:10"),
+    ],
+    ids=lambda one: f"{one['type']}/{one['data']['code']}",
+)
+def test_an_assignment_to_the_same_provider_counts_where_something_happened_meanwhile(between: Json) -> None:
+    world = after(created(), assigned("09:00"), between, assigned("10:00"))
+    case = world.cases["AB-1"]
+    assert (case.provider, case.provider_assigned_at, case.state) == ("prov-1", at("10:00"), "new")
+
+
+def test_a_second_callback_at_another_moment_counts() -> None:
+    world = after(created(), callback("09:00"), callback("10:00", "2026-03-04T10:00:00Z"))
+    case = world.cases["AB-1"]
+    assert (case.callback_attempt, case.requires_action_at) == (2, datetime(2026, 3, 4, 10, tzinfo=UTC))
+
+
+def test_a_callback_at_the_moment_awaited_is_suppressed_however_the_moment_is_written() -> None:
+    assert is_suppressed(callback("09:00"), callback("10:00", "2026-03-03T12:00:00+02:00"))
+
+
+def test_a_callback_after_the_one_before_was_completed_counts_also_at_the_same_moment() -> None:
+    """Who was promised a second call is called."""
+    for due in ("2026-03-03T10:00:00Z", "2026-03-04T10:00:00Z"):
+        story = callback("09:00", code="CB1"), completed("09:30"), callback("10:00", due, "CB1")
+        assert not is_suppressed(*story)
+        case = case_after(*story)
+        assert (case.callback_attempt, case.requires_action_at) == (1, datetime.fromisoformat(due))
+
+
+def test_the_first_view_of_the_cases_provider_counts_after_anybody_elses() -> None:
+    story = assigned("09:00"), opened("09:10", OPERATOR), opened("09:20"), opened("09:30")
+    world = after(created(), *story)
+    assert [log_of(world, one).suppressed for one in story] == [False, False, False, True]
+    assert world.cases["AB-1"].provider_viewed == at("09:20")
+
+
+def test_a_repetition_moves_no_column_of_its_case() -> None:
+    """Each outcome after the same story, then once more: the second leaves all columns, attempts and times alone."""
+    autodiscover()
+    anyone = {"operator": OPERATOR, "specialist": ANNA}
+    for code in event_registry.codes():
+        if not code.sets_outcome:
+            continue
+        by = next(actor for role, actor in anyone.items() if code.selectable_for(role))
+        context = TO_PROV_1 | CALL_BACK
+        once, again = (event(code.key, code.code, clock, by, context=context) for clock in ("09:30", "10:00"))
+        world = after(created(), assigned("09:00", code="MANALC"), once)
+        before = copy.copy(world.cases["AB-1"])
+        world.record(again)
+        assert log_of(world, again).suppressed, code.code
+        world.cases["AB-1"].last_log = before.last_log
+        assert world.cases["AB-1"] == before, code.code
+
+
+def test_a_repetition_is_told_by_the_order_of_the_events_and_not_by_their_arrival() -> None:
+    """What makes a second assignment count may come late, and so may what makes it a repetition."""
+    first, view, again = assigned("09:00"), event("case", "CASE_VIEWED", "09:10", ANNA), assigned("10:00")
+    for story in itertools.permutations([first, view, again]):
+        assert not log_of(after(created(), *story), again).suppressed
+    world = after(created(), first, again)
+    assert log_of(world, again).suppressed
+    world.record(view)
+    assert not log_of(world, again).suppressed
+
+
+def test_a_callback_sent_twice_without_a_code_is_a_repetition_of_the_one_awaited() -> None:
+    """Not the next one; also after CB3, where another one would be refused; and it holds no call back."""
+    dues = [f"2026-03-0{day}T10:00:00Z" for day in (3, 4, 5)]
+    story = [callback(f"{9 + n}:00".zfill(5), due, None) for n, due in enumerate(dues) for _ in range(2)]
+    world = after(created(), *story)
+    assert world.refused == {}
+    assert [log_of(world, one).code for one in story] == ["CB1", "CB1", "CB2", "CB2", "CB3", "CB3"]
+    assert [log_of(world, one).suppressed for one in story] == [False, True] * 3
+    assert world.cases["AB-1"].callback_attempt == 3
+
+
+def test_a_priority_callback_sent_again_without_its_priority_is_that_callback() -> None:
+    again = callback("10:00", code=None)
+    world = after(created(), callback("09:00"), again)
+    assert (log_of(world, again).code, log_of(world, again).suppressed) == ("PCB", True)
+
+
+def test_alternative_help_goes_by_the_category_that_the_case_has_by_then() -> None:
+    help_ = event("alternative_help", None, "10:00")
+    changed = event("change_category", "CATEGORY_CHANGED", "09:00", context={"new_category": "debt"})
+    assert log_of(after(created(category="housing"), help_), help_).code == "SPFN"
+    assert log_of(after(created(category="housing"), changed, help_), help_).code == "SPFM"
+    given = event("alternative_help", "IRKB", "10:00")
+    assert log_of(after(created(category="housing"), given), given).code == "IRKB"
+
+
+class Visit(BaseEvent):
+    """Creates its case; its visits write no column, and are told apart by what the context says of the room."""
+
+    key = "visit"
+    codes = {
+        code: {"type": kind, "level": level, "selectable_by": [], "description": "d", "stops_timer": False}
+        for code, kind, level in (("BEGUN", "system", 29), ("VISITED", "outcome", 29), ("SEEN", "outcome", 21))
+    }
+    creates_case = ("BEGUN",)
+
+
+def visits(*distinguished_by: str, rooms: list[Json], code: str = "VISITED") -> list[bool]:
+    """Whether each of these visits of one morning is suppressed."""
+    registry = EventRegistry()
+    registry.register(type("Visit", (Visit,), {"distinguished_by": distinguished_by}))
+    world = MemoryWorld(registry=registry)
+    story = [event("visit", code, f"09:{n:02}", context=room) for n, room in enumerate(rooms)]
+    world.record(event("visit", "BEGUN", "08:00"))
+    for one in story:
+        world.record(one)
+    return [log_of(world, one).suppressed for one in story]
+
+
+def test_outcomes_that_write_no_column_are_told_apart_by_the_context_members_that_their_class_names() -> None:
+    rooms: list[Json] = [{"room": "a"}, {"room": "b"}, {"room": "b"}, {"room": "b", "why": "again"}, {"room": "a"}]
+    assert visits("room", rooms=rooms) == [False, False, True, True, False]
+    assert visits(rooms=rooms) == [False, True, True, True, True]
+    assert visits("room", "why", rooms=rooms) == [False, False, True, False, False]
+
+
+def test_below_level_high_every_outcome_counts() -> None:
+    assert visits(rooms=[{}, {}], code="SEEN") == [False, False]
+
+
+def test_what_tells_outcomes_apart_may_be_any_json_and_null_is_not_given() -> None:
+    same: list[list[Any]] = [[1, 1.0, True], [{"a": 1, "b": [2]}, {"b": [2.0], "a": 1}], ["1", 1]]
+    assert visits("room", rooms=[{"room": room} for room in same[0]]) == [False, True, False]
+    assert visits("room", rooms=[{"room": room} for room in same[1]]) == [False, True]
+    assert visits("room", rooms=[{"room": room} for room in same[2]]) == [False, False]
+    assert visits("room", rooms=[{}, {"room": None}, {"room": ""}, {"room": False}]) == [False, True, False, False]
+
+
+def test_a_rule_that_refuses_a_second_time_refuses_and_is_no_repetition() -> None:
+    """What would become of the case is tried, and what the rule says of it holds."""
+
+    class Once(Visit):
+        def apply(self, case: CaseState, log: Log) -> None:
+            if case.outcome_code == case.category == log.code:
+                raise EventRejected("once is enough")
+            case.category = log.code
+
+    registry = EventRegistry()
+    registry.register(Once)
+    world = MemoryWorld(registry=registry)
+    world.record(event("visit", "BEGUN", "08:00"), *(event("visit", "VISITED", f"09:0{n}") for n in range(2)))
+    assert [str(error) for error in world.refused.values()] == ["once is enough"]
+
+
 def test_system_logs_that_repeat_are_kept() -> None:
     assert not is_suppressed(*[event("means_test", "MT_CHANGED", "09:00") for _ in range(2)])
 
@@ -193,11 +382,11 @@ def test_a_view_of_another_case_under_the_same_timer_is_kept() -> None:
     assert not is_suppressed(*story)
 
 
-def test_a_view_that_a_specialist_opens_does_not_suppress_one_of_the_call_centre() -> None:
-    """`open_case`/CASE_VIEWED is another code."""
-    assert not is_suppressed(
-        timer("TIMER_STARTED", "09:00"), event("open_case", "CASE_VIEWED", "09:01"), viewed("09:02")
-    )
+def test_a_view_under_the_timer_under_which_the_case_was_opened_is_suppressed() -> None:
+    """`open_case`/CASE_VIEWED is a view too. One that was suppressed itself is none."""
+    start = timer("TIMER_STARTED", "09:00")
+    assert is_suppressed(start, opened("09:01", OPERATOR), viewed("09:02"))
+    assert not is_suppressed(opened("08:59", OPERATOR), start, opened("09:01", OPERATOR), viewed("09:02"))
 
 
 # --- RULES §3.3 and §3.4 ---
@@ -317,6 +506,15 @@ def test_a_cancelled_timer_bills_nothing_and_is_linked_to_its_last_case() -> Non
     assert log_of(world, cancel).timer_id is not None
 
 
+def test_a_running_timers_case_is_that_of_its_last_log_suppressed_or_not() -> None:
+    story = [timer("TIMER_STARTED", "09:00"), viewed("09:01"), viewed("09:02", case="AB-2"), viewed("09:03")]
+    world = after(created(), created("08:01", "AB-2"), *story)
+    assert log_of(world, story[-1]).suppressed
+    assert [t.case for t in world.timers.values()] == ["AB-1"]
+    world.record(timer("TIMER_CANCELLED", "09:10"))
+    assert [(t.case, t.cancelled) for t in world.timers.values()] == [("AB-1", True)]
+
+
 def test_a_cancelled_timer_that_met_no_case_is_linked_to_none() -> None:
     world = after(timer("TIMER_STARTED", "09:00"), timer("TIMER_CANCELLED", "09:10"))
     assert [(t.cancelled, t.case) for t in world.timers.values()] == [(True, None)]
@@ -405,12 +603,13 @@ def test_the_action_is_left_alone_set_or_emptied_as_the_code_says() -> None:
 
 
 def test_callbacks_count_up_until_one_ends_them() -> None:
-    story = [event("call_me_back", None, f"{hour:02}:00", context=CALL_BACK) for hour in (9, 10, 11)]
+    due = "2026-03-03T10:{}:00Z"
+    story = [callback(f"{hour}:00", due.format(hour), None) for hour in ("09", "10", "11")]
     world = after(created(), *story)
     assert [log_of(world, one).code for one in story] == ["CB1", "CB2", "CB3"]
     assert world.cases["AB-1"].callback_attempt == 3
-    assert world.cases["AB-1"].requires_action_at == datetime(2026, 3, 3, 10, tzinfo=UTC)
-    fourth = event("call_me_back", None, "12:00", context=CALL_BACK)
+    assert world.cases["AB-1"].requires_action_at == datetime(2026, 3, 3, 10, 11, tzinfo=UTC)
+    fourth = callback("12:00", due.format(12), None)
     world.record(fourth, event("stop_call_me_back", None, "13:00", params={"complete": True}))
     assert [error.reason for error in world.refused.values()] == ["rejected"]
     assert world.cases["AB-1"].callback_attempt == 0
@@ -455,11 +654,11 @@ def test_at_the_same_time_source_then_id_decide_by_code_points() -> None:
 
 
 def test_an_event_before_its_cases_creation_comes_right_after_it() -> None:
-    early, creation = event("accept_case", "SPOP", "07:00", ANNA), created("08:00")
+    early, creation = assigned("07:00"), created("08:00")
     for batch in ([early, creation], [creation, early]):
         world = MemoryWorld()
         world.record(*batch)
-        assert world.cases["AB-1"].provider_accepted == at("07:00")
+        assert world.cases["AB-1"].provider_assigned_at == at("07:00")
         assert world.cases["AB-1"].created_at == at("08:00")
 
 

@@ -9,8 +9,9 @@ from zoneinfo import ZoneInfo
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from plain_code import FIELDS
 
-from events.codes import LogLevel, LogType
+from events.codes import LogLevel
 from events.errors import EventRejected
 from events.history import History, case_history
 from events.registry import BaseEvent, EventRegistry, autodiscover, event_registry
@@ -32,20 +33,13 @@ CONTEXT: dict[str, Any] = {
     "provider": "prov-1", "provider_assigned_at": "2026-03-01T09:00:00Z", "requires_action_by": "2_provider",
     "requires_action_at": "2026-03-03T09:00:00Z", "new_category": "housing", "state": "yes", "complaint_flag": True,
 }  # fmt: skip
-FIELDS: dict[str, Any] = {
-    "type": LogType.OUTCOME,
-    "level": LogLevel.HIGH,
-    "selectable_by": [],
-    "description": "d",
-    "stops_timer": False,
-}
 
 
 class Own(BaseEvent):
     """An organisation's own event, whose rule writes what its log's context says."""
 
     key = "own"
-    codes = {"DONE": FIELDS, "TOLD": FIELDS | {"level": LogLevel.MINOR}}
+    codes = {"DONE": FIELDS | {"set_requires_action_by": None}, "TOLD": FIELDS | {"level": LogLevel.MINOR}}
 
     def apply(self, case: CaseState, log: Log) -> None:
         if log.context.get("refuse"):
@@ -53,8 +47,8 @@ class Own(BaseEvent):
         for name, value in log.context.items():
             setattr(case, name, value)
 
-    def suppresses(self, case: CaseState, log: Log) -> bool:  # noqa: ARG002 - as apps declare it
-        return log.notes == "nothing new"
+    def suppresses(self, case: CaseState, log: Log) -> bool:
+        return log.notes == "nothing new" or case.category == "shut"
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +111,9 @@ def test_every_column_that_a_bundled_code_sets_has_words(registry: EventRegistry
 def test_a_column_that_was_written_again_was_set_by_the_later_log(registry: EventRegistry) -> None:
     """Also where it has the same value as before."""
     history = history_of(
-        registry, created(registry), *(a_log(registry, n, "reopen_case", "REOPEN", notes=str(n)) for n in (2, 3))
+        registry,
+        created(registry, **CONTEXT),
+        *(a_log(registry, n, "reopen_case", "REOPEN", notes=str(n)) for n in (2, 3)),
     )
     assert cause_of(history, "provider_closed") == cause_of(history, "outcome_code") == 3
 
@@ -133,13 +129,48 @@ def test_what_an_event_does_not_give_it_does_not_set(registry: EventRegistry) ->
     assert cause_of(given_first, "category") == 1
     left = history_of(
         registry,
-        created(registry),
+        created(registry, **CONTEXT),
         a_log(registry, 2, "accept_case", "SPOP"),
         a_log(registry, 3, "decline_help", "DESP"),
     )
     assert (left.case.requires_action_by, cause_of(left, "requires_action_by")) == ("2_provider", 2)
     taken = history_of(registry, created(registry), a_log(registry, 3, "decline_help", "DESP"))
     assert (taken.case.requires_action_by, cause_of(taken, "requires_action_by")) == (None, 3)
+
+
+def test_on_a_case_without_a_provider_a_providers_code_sets_its_outcome_alone(registry: EventRegistry) -> None:
+    history = history_of(registry, created(registry), a_log(registry, 2, "accept_case", "SPOP"))
+    assert [name for name in COLUMNS if cause_of(history, name) == 2] == ["outcome_code", "outcome_code_id", "level"]
+
+
+def test_what_was_only_tried_on_a_copy_was_not_written(registry: EventRegistry) -> None:
+    """A second assignment that counts has set what it set once; one that repeats it has set nothing."""
+    assignments = [
+        a_log(registry, n, "assign_to_provider", "REFSP", context={"provider": provider})
+        for n, provider in ((2, "prov-1"), (3, "prov-2"), (4, "prov-2"))
+    ]
+    history = history_of(registry, created(registry), *assignments)
+    assert [entry.log.suppressed for entry in history.entries] == [False, False, False, True]
+    own = ("outcome_code", "requires_action_by")
+    assert {(cause_of(history, name), history.causes[name].applied) for name in own} == {(3, False)}
+    assert {(cause_of(history, name), history.causes[name].applied) for name in ("provider", "provider_closed")} == {
+        (3, True)
+    }
+
+
+def test_a_suppressed_log_says_what_stands_in_its_place(registry: EventRegistry) -> None:
+    """By the rule that suppressed it, also where the same words said it before."""
+    twice = [a_log(registry, number, "suspend_case", "TERM", actor="op-1") for number in (2, 3)]
+    repeated = history_of(registry, created(registry), *twice).entries[-1].why
+    assert repeated == "the same outcome as log 2, on the same day, and would change nothing of the case"
+    own = [a_log(registry, n, "own", "DONE", context={"category": to}) for n, to in ((2, "shut"), (3, "open"))]
+    assert history_of(registry, created(registry), *own).entries[-1].why == f"{Own.__module__}.Own.suppresses says so"
+    opened = a_log(registry, 2, "open_case", "CASE_VIEWED", actor="op-1")
+    viewed = a_log(registry, 3, "case", "CASE_VIEWED", actor="op-1")
+    start = a_log(registry, 1, "timer", "TIMER_STARTED", actor="op-1")
+    start.case = None
+    history = history_of(registry, created(registry), opened, viewed, stretches=[[start, opened, viewed]])
+    assert history.entries[-1].why == "created or viewed already under timer 1, by log 2"
 
 
 def test_a_suppressed_log_sets_nothing(registry: EventRegistry) -> None:
@@ -168,12 +199,11 @@ def test_the_state_is_explained_by_what_decided_it(registry: EventRegistry) -> N
 
 def test_an_organisations_own_rule_is_named_by_class_and_method(registry: EventRegistry) -> None:
     """What its `apply` wrote is told from what its code says, also for a column that both set."""
-    history = history_of(
-        registry, created(registry), a_log(registry, 2, "own", "DONE", context={"category": "own", "level": 1})
-    )
+    context = {"category": "own", "requires_action_by": "2_provider"}
+    history = history_of(registry, created(registry), a_log(registry, 2, "own", "DONE", context=context))
     own = f"set by {Own.__module__}.Own.apply"
     assert rule_in_words("category", "own", history) == own
-    assert rule_in_words("level", 1, history) == own
+    assert rule_in_words("requires_action_by", "2_provider", history) == own
     assert rule_in_words("outcome_code", "DONE", history).startswith("the code of the latest")
 
 

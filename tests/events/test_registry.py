@@ -98,6 +98,19 @@ class TestRegister:
         with pytest.raises(RegistrationError, match=rf"Wrong\.{attribute} must be a tuple"):
             registry.register(wrong)
 
+    @pytest.mark.parametrize("names", ["room", None, ("",), ("room", 5), ("room", "room"), {"room": 1}, ("a\x00b",)])
+    def test_what_tells_outcomes_apart_is_a_tuple_of_names(self, registry: EventRegistry, names: Any) -> None:
+        wrong = type("Wrong", (BaseEvent,), {"key": "wrong", "codes": {"A": code()}, "distinguished_by": names})
+        with pytest.raises(RegistrationError, match=r"Wrong\.distinguished_by must be a tuple .* got") as error:
+            registry.register(wrong)
+        assert repr(names) in str(error.value)
+        assert registry.find_event("wrong") is None
+
+    def test_each_code_has_what_tells_its_outcomes_apart(self, registry: EventRegistry) -> None:
+        names = {"key": "visit", "codes": {"A": code(), "B": code()}, "distinguished_by": ("room", "floor")}
+        registry.register(type("Visit", (BaseEvent,), names))
+        assert {found.distinguished_by for found in registry.filter(key="visit")} == {("room", "floor")}
+
     def test_a_class_with_a_wrong_code_is_not_registered(self, registry: EventRegistry) -> None:
         wrong = type("Wrong", (BaseEvent,), {"key": "wrong", "codes": {"A": code(), "B": code(level=5)}})
         with pytest.raises(RegistrationError, match=r"Wrong\.codes\['B'\]"):
@@ -154,6 +167,7 @@ class TestLookUp:
         assert selectable("web") == {"ticket": anyone}
         assert selectable("specialist") == {"repair": ["REPAIRED"], "ticket": anyone}
         assert selectable("operator") == {"repair": ["REPAIRED"], "ticket": [*anyone, "LATER"]}
+        assert selectable("operator_manager") == selectable("operator")
 
 
 EVENTS_MODULE = """

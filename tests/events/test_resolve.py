@@ -1,4 +1,4 @@
-"""From an event to its code: what is refused, in which order, and what is decided when (RULES.md §1)."""
+"""From an event to its code: what is refused, in which order, and what is decided when (docs/rules.md §1)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from events.codes import LogLevel, LogType, Role
 from events.errors import EventError, EventFailed, EventRejected, RoleNotAllowed
 from events.message import Event, parse_event
 from events.registry import BaseEvent, EventRegistry, autodiscover, event_registry
-from events.resolve import Screened, resolve, screen
+from events.resolve import Screened, refuses_at_once, resolve, screen
 from events.state import CaseState
 
 Json = dict[str, Any]
@@ -81,11 +81,51 @@ def test_codes_belong_to_their_key() -> None:
     assert refusal("reject_case", {"code": "DUPL", **by("operator")}).reason == "role_not_allowed"
 
 
-@pytest.mark.parametrize("role", [None, "web", "specialist", "operator_manager"])
+@pytest.mark.parametrize("role", [None, "web", "specialist", "system"])
 def test_a_given_code_may_be_chosen_by_its_roles_only(role: str | None) -> None:
     error = refusal("decline_help", {"code": "DESP", **by(role)})
     assert isinstance(error, RoleNotAllowed)
-    assert "operator" in str(error)
+    assert "is for operator, operator_manager." in str(error)
+
+
+def test_an_operator_manager_may_what_an_operator_may() -> None:
+    """Also what is left to the class; and what is for specialists alone is for neither."""
+    assert code_of("decline_help", {"code": "DESP", **by("operator_manager")}) == "DESP"
+    assert code_of("defer_assignment", by("operator_manager")) == "CBSP"
+    assert refusal("reject_case", {"code": "MERI", **by("operator_manager")}).reason == "role_not_allowed"
+
+
+@pytest.mark.parametrize("code", ["CB1", None])
+def test_the_web_form_may_ask_for_a_first_callback(code: str | None) -> None:
+    data = {"context": {"requires_action_at": "2026-03-03T10:00:00Z"}, **by("web")}
+    assert code_of("call_me_back", data | ({} if code is None else {"code": code})) == "CB1"
+
+
+@pytest.mark.parametrize(
+    ("key", "role", "params", "code"),
+    [
+        ("reject_case", "operator", {"is_conflict": True}, "COI"),
+        ("case", "specialist", {"status": "call_started"}, "CALL_STARTED"),
+        ("call_me_back", "web", {"priority_callback": True}, "PCB"),
+        ("call_me_back", "specialist", {}, "CB1"),
+        ("defer_assignment", None, {}, "CBSP"),
+    ],
+)
+def test_a_code_left_to_the_class_is_for_the_same_roles_as_a_given_one(
+    key: str, role: str | None, params: Json, code: str
+) -> None:
+    data = {"context": {"requires_action_at": "2026-03-03T10:00:00Z"}, **by(role)}
+    given = refusal(key, data | {"code": code})
+    with pytest.raises(RoleNotAllowed) as left:
+        code_of(key, data | {"params": params})
+    assert str(left.value) == str(given)
+
+
+def test_the_role_is_held_against_the_code_that_the_case_leads_to() -> None:
+    """The web form asks a second time: that would be CB2, which is for operators."""
+    data = {"context": {"requires_action_at": "2026-03-03T10:00:00Z"}, **by("web")}
+    with pytest.raises(RoleNotAllowed, match="'CB2'"):
+        code_of("call_me_back", data, CaseState(reference="AB-1", callback_attempt=1))
 
 
 def test_without_an_actor_only_what_anyone_may_choose_is_allowed() -> None:
@@ -93,9 +133,12 @@ def test_without_an_actor_only_what_anyone_may_choose_is_allowed() -> None:
     assert code_of("accept_case", {"code": "SPOP"}) == "SPOP"
 
 
-def test_a_code_that_the_rule_chooses_is_not_held_against_the_roles() -> None:
-    """An empty or full `selectable_by` is about who may select a code; here nobody selected it (RULES.md §1.2)."""
-    assert code_of("reject_case", {"params": {"is_conflict": True}, **by("operator")}) == "COI"
+def test_a_missing_actor_a_missing_role_and_a_wrong_one_are_three_things() -> None:
+    assert "data.actor is missing" in str(refusal("decline_help", {"code": "DESP"}))
+    assert "data.actor.role is missing" in str(refusal("decline_help", {"code": "DESP", **by(None)}))
+    wrong = str(refusal("decline_help", {"code": "DESP", **by("web")}))
+    assert "an actor with the role 'web' may not choose code 'DESP'" in wrong
+    assert "None" not in wrong
 
 
 def test_an_event_up_to_the_tolerance_ahead_is_taken_and_a_later_one_is_not() -> None:
@@ -109,6 +152,45 @@ def test_an_event_about_a_case_without_a_subject_is_malformed() -> None:
     error = refusal("accept_case", {"code": "SPOP"}, subject=None)
     assert error.reason == "malformed"
     assert "subject" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("key", "data", "subject", "reason"),
+    [
+        ("accept_case", {"code": "SPOP"}, None, "malformed"),
+        ("timer", {"code": "TIMER_STARTED"}, None, "malformed"),
+        ("decline_help", {"code": "DESP"}, "AB-1", "role_not_allowed"),
+        ("assign_to_provider", {"code": "REFSP"}, "AB-1", "rejected"),
+        ("accept_case", {"code": "SPOP"}, "AB-1", None),
+        ("acept_case", {"code": "SPOP"}, None, None),  # a newer recorder may know it
+        ("accept_case", {"code": "SPOPP"}, "AB-1", None),
+        ("suspend_case", {}, "AB-1", None),
+        ("call_me_back", {"code": "NONE", "context": {}}, "AB-1", None),
+    ],
+)
+def test_at_once_is_refused_what_is_known_here_in_the_recorders_own_words(
+    key: str, data: Json, subject: str | None, reason: str | None
+) -> None:
+    """Whenever it happened: the time is the database clock's to judge."""
+    error = refuses_at_once(an_event(key, data, subject=subject, time=NOW + timedelta(days=9000)), event_registry)
+    assert (None if error is None else error.reason) == reason
+    if reason is not None:
+        assert str(error) == str(refusal(key, data, subject=subject))
+
+
+def test_a_rule_that_breaks_is_no_reason_to_refuse_at_once() -> None:
+    """It can be mended, and the event be recorded then."""
+
+    class Broken(BaseEvent):
+        key = "broken"
+
+        def check(self, _code: str | None, _context: Json) -> None:
+            raise ZeroDivisionError
+
+    registry = EventRegistry()
+    registry.register(Broken)
+    assert refusal("broken", registry=registry).reason == "failed"
+    assert refuses_at_once(an_event("broken"), registry) is None
 
 
 def test_a_timer_event_is_about_an_actor_and_about_no_case() -> None:
@@ -129,19 +211,23 @@ def test_a_timer_event_is_about_an_actor_and_about_no_case() -> None:
     ],
 )
 def test_what_the_rules_need_of_the_context_is_asked_before_any_case_is_looked_for(key: str, data: Json) -> None:
-    """So such an event is refused at once and never waits for its case (RULES.md §1.4)."""
+    """So such an event is refused at once and never waits for its case (docs/rules.md §1.4)."""
     error = refusal(key, data)
     assert error.reason == "rejected"
     assert "context." in str(error)
 
 
 # Each event has its own fault and all of those after it; the first decides.
+_FUTURE = LATEST + timedelta(days=1)
 _FAULTS = [
-    ("time_in_future", {"key": "no_such", "data": {"code": "NO_SUCH"}, "time": LATEST + timedelta(days=1)}),
+    ("malformed", {"key": "call_me_back", "data": {"code": "NO_SUCH", **by("web")}, "subject": None, "time": _FUTURE}),
+    ("malformed", {"key": "timer", "data": {"code": "TIMER_STARTED"}, "time": _FUTURE}),
+    ("time_in_future", {"key": "no_such", "data": {"code": "NO_SUCH"}, "time": _FUTURE}),
+    ("time_in_future", {"key": "call_me_back", "data": {"code": "NO_SUCH", **by("web")}, "time": _FUTURE}),
     ("unknown_event", {"key": "no_such", "data": {"code": "NO_SUCH"}}),
     ("unknown_code", {"key": "call_me_back", "data": {"code": "NO_SUCH", **by("web")}}),
-    ("role_not_allowed", {"key": "call_me_back", "data": {"code": "CB1", **by("web")}}),
-    ("rejected", {"key": "call_me_back", "data": {"code": "CB1", **by("operator")}}),
+    ("role_not_allowed", {"key": "call_me_back", "data": {"code": "CB2", **by("web")}}),
+    ("rejected", {"key": "call_me_back", "data": {"code": "CB2", **by("operator")}}),
 ]
 
 
@@ -150,17 +236,54 @@ def test_of_several_faults_the_first_in_the_order_of_the_rules_is_named(reason: 
     assert refusal(**event).reason == reason
 
 
+@pytest.mark.parametrize(
+    ("key", "data"),
+    [
+        ("call_me_back", {"context": {}, **by("operator")}),
+        ("assign_to_provider", {"context": {"provider": 7}, **by("operator")}),
+        ("case", {"params": {"status": "complaint_flag_toggled"}, "context": {"complaint_flag": "yes"}}),
+        ("diagnosis", {"params": {"status": "created"}, "context": {"state": 5}}),
+        ("diagnosis", {"params": {"status": "created"}, "context": {"category": ""}}),
+        ("means_test", {"params": {"status": "passed"}, "context": {"state": 5}}),
+    ],
+)
+def test_an_event_refused_for_what_it_says_itself_never_waits_for_its_case(key: str, data: Json) -> None:
+    """Also where its code is left to its class, and follows from its params alone."""
+    world = MemoryWorld()
+    world.record(as_json(key, data))
+    assert world.waiting == {}
+    assert [error.reason for error in world.refused.values()] == ["rejected"]
+
+
+@pytest.mark.parametrize(
+    ("key", "data", "reason"),
+    [
+        ("case", {"params": {"status": "call_started"}, **by("web")}, "role_not_allowed"),
+        ("case", {"params": {"status": "no such"}}, "code_not_resolved"),
+        ("stop_call_me_back", {"params": {"cancel": True}, **by("operator")}, "rejected"),
+    ],
+)
+def test_what_is_asked_once_the_code_is_looked_for_waits_for_the_case(key: str, data: Json, reason: str) -> None:
+    """Whether the case exists comes before the code that is not given, its roles and what its rule refuses."""
+    world = MemoryWorld()
+    world.record(as_json(key, data))
+    assert (len(world.waiting), world.refused) == (1, {})
+    world.record(as_json("case", {"code": "CASE_CREATED"}, time=NOW - timedelta(hours=1)) | {"id": "0"})
+    assert world.waiting == {}
+    assert [error.reason for error in world.refused.values()] == [reason]
+
+
 # --- what the case decides ---
 
 
 @pytest.mark.parametrize(("attempts", "code"), [(0, "CB1"), (1, "CB2"), (2, "CB3")])
 def test_a_callback_without_a_code_goes_by_the_cases_attempts(attempts: int, code: str) -> None:
-    data = {"context": {"requires_action_at": "2026-03-03T10:00:00Z"}}
+    data = {"context": {"requires_action_at": "2026-03-03T10:00:00Z"}, **by("operator")}
     assert code_of("call_me_back", data, CaseState(reference="AB-1", callback_attempt=attempts)) == code
 
 
 def test_an_event_with_several_codes_and_no_rule_must_give_one() -> None:
-    for key in ("complaint", "decline_help", "suspend_case", "alternative_help", "reject_case", "timer"):
+    for key in ("complaint", "decline_help", "suspend_case", "reject_case", "timer"):
         with pytest.raises(EventError) as caught:
             code_of(key, by("operator"))
         assert caught.value.reason == "code_not_resolved"
@@ -184,7 +307,7 @@ def test_a_code_is_resolved_against_the_case_as_folded_up_to_that_event() -> Non
     story = [
         as_json(
             "call_me_back",
-            {"context": {"requires_action_at": "2026-03-03T10:00:00Z"}},
+            {"context": {"requires_action_at": f"2026-03-03T1{hour}:00:00Z"}, **by("operator")},
             time=NOW + timedelta(hours=hour),
         )
         | {"id": str(hour)}
@@ -198,9 +321,11 @@ def test_a_code_is_resolved_against_the_case_as_folded_up_to_that_event() -> Non
 
 def test_a_code_once_resolved_stands_whatever_arrives_late() -> None:
     """The late callback is the first in time; the one recorded before it keeps the code that it got (§1.5)."""
-    context = {"context": {"requires_action_at": "2026-03-03T10:00:00Z"}}
-    later = as_json("call_me_back", context, time=NOW + timedelta(hours=2)) | {"id": "later"}
-    earlier = as_json("call_me_back", context, time=NOW + timedelta(hours=1)) | {"id": "earlier"}
+    due = {name: {"requires_action_at": f"2026-03-03T1{name}:00:00Z"} for name in (1, 2)}
+    later, earlier = (
+        as_json("call_me_back", {"context": due[n], **by("operator")}, time=NOW + timedelta(hours=n)) | {"id": name}
+        for n, name in ((2, "later"), (1, "earlier"))
+    )
     world = MemoryWorld()
     world.record(as_json("case", {"code": "CASE_CREATED"}) | {"id": "0"}, later)
     world.record(earlier)
@@ -255,7 +380,7 @@ def own_registry() -> EventRegistry:
 
 
 def resolved(registry: EventRegistry, data: Json) -> str:
-    event = screened("contrary", data, registry)
+    event = screened("contrary", data | by("operator"), registry)
     return resolve(event.event, event.registered, registry, None).code
 
 

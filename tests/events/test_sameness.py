@@ -8,13 +8,19 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from memory import MemoryWorld
 from rewriting import JSON_VALUES, rewritten
 
 from events.message import Event, parse_event
-from events.sameness import differences, is_same_json, refuse_another, refuse_another_than_parked
+from events.sameness import (
+    canonical_json,
+    differences,
+    is_same_json,
+    refuse_another,
+    refuse_another_than_parked,
+)
 from events.state import Log
 
 Json = dict[str, Any]
@@ -80,6 +86,7 @@ def test_another_event_is_told_by_what_it_says_otherwise_and_by_nothing_personal
     assert shown.get(name, attribute) in str(refuse_another(ANOTHER[name], log_of(EVENT)))
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_the_same_event_written_otherwise_is_the_same(data: st.DataObject) -> None:
     written = {**EVENT, "data": {**EVENT["data"], "context": {"any": data.draw(JSON_VALUES)}}}
@@ -108,6 +115,38 @@ def test_every_attribute_that_the_log_takes_from_the_event_is_compared() -> None
     copied = {"id", "source", "event_id", "type", "level"}
     compared = {"key", "case", "code", "occurred_at", "actor", "role", "actor_provider", "notes", "context", "patch"}
     assert set(Log.__struct_fields__) == derived | copied | compared | {"extensions"}
+
+
+@settings(deadline=None)
+@given(data=st.data(), value=JSON_VALUES)
+def test_the_canonical_text_of_a_value_is_the_same_however_the_value_is_written(
+    data: st.DataObject, value: Any
+) -> None:
+    """Also as PostgreSQL writes it; and another value has another text."""
+    again = parse_event(data.draw(rewritten({**EVENT, "data": {**EVENT["data"], "context": {"any": value}}})))
+    assert again.data.context is not None
+    assert canonical_json(again.data.context["any"]) == canonical_json(value)
+    assert canonical_json([value]) != canonical_json(value)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "is_same"),
+    [
+        (1, 1.0, True),
+        (1e300, 10**300, True),
+        (-0.0, 0, True),
+        (1e-7, 0.0000001, True),
+        (2**53, 2**53 + 1, False),
+        (1, True, False),
+        (0, None, False),
+        ("1", 1, False),
+        ({"a": 1, "b": [2]}, {"b": [2.0], "a": 1}, True),
+        ([1, 2], [2, 1], False),
+        ({"a": None}, {}, False),
+    ],
+)
+def test_canonical_texts_are_equal_where_the_values_are(one: Any, other: Any, *, is_same: bool) -> None:
+    assert (canonical_json(one) == canonical_json(other)) is is_same
 
 
 @given(JSON_VALUES, JSON_VALUES)

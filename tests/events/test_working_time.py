@@ -1,4 +1,4 @@
-"""Working time is counted by the clock on the wall, on the days on which the office is open (RULES.md §6)."""
+"""Working time is counted by the clock on the wall, on the days on which the office is open (docs/rules.md §6)."""
 
 from __future__ import annotations
 
@@ -109,6 +109,22 @@ def test_a_year_ends_like_any_other_day(zone: str, minutes: int, year: int) -> N
             assert working_time.add_minutes(moment, minutes) == stepped(office, moment.astimezone(UTC), minutes)
 
 
+@settings(max_examples=200, deadline=None)
+@given(office=offices, moment=moments)
+def test_the_office_is_open_when_the_clock_on_the_wall_says_so(office: Office, moment: datetime) -> None:
+    """From the opening on, and until just before the closing."""
+    assert WorkingTime(*office).is_open(moment) == is_open(office, moment)
+
+
+@pytest.mark.parametrize("zone", [*ZONES, "Pacific/Kiritimati"])
+def test_whether_the_office_is_open_is_known_when_a_year_begins(zone: str) -> None:
+    for hours in ("mon-sun 00:00-24:00", "mon-sun 18:00-24:00", "mon-thu 02:00-13:00, sun 03:00-12:00"):
+        office = (OpeningHours.parse(hours), no_holidays, ZoneInfo(zone))
+        for hour in range(-36, 36):
+            moment = datetime(2027, 1, 1, tzinfo=UTC) + timedelta(hours=hour)
+            assert WorkingTime(*office).is_open(moment) == is_open(office, moment)
+
+
 # --- laws ---
 
 
@@ -149,7 +165,7 @@ def test_a_moment_is_the_same_in_every_time_zone(moment: datetime, minutes: int,
     assert OFFICE.add_minutes(there, minutes).tzinfo is OFFICE.add_days(there, minutes % 20).tzinfo is UTC
 
 
-# --- RULES.md §6, its examples and its calendar ---
+# --- docs/rules.md §6, its examples and its calendar ---
 
 
 @pytest.mark.parametrize(
@@ -231,8 +247,29 @@ def test_beyond_the_calendar_it_overflows() -> None:
         OFFICE.add_days(datetime(9999, 12, 31, tzinfo=UTC), 2)
 
 
+@pytest.mark.parametrize(
+    ("moment", "there"),
+    [
+        ("2026-11-23T08:59:59.999999", False),
+        ("2026-11-23T09:00", True),
+        ("2026-11-23T19:59:59.999999", True),
+        ("2026-11-23T20:00", False),
+        ("2026-11-28T12:29", True),
+        ("2026-11-28T12:30", False),
+        ("2026-11-29T12:00", False),
+        ("2026-12-25T12:00", False),
+        ("2026-12-28T12:00", False),  # in place of Boxing Day, a Saturday
+        ("2026-12-29T12:00", True),
+    ],
+)
+def test_operators_are_there_from_opening_until_closing(moment: str, there: bool) -> None:  # noqa: FBT001 - expected
+    assert OFFICE.is_open(london(moment)) is there
+
+
 def test_a_moment_without_a_time_zone_and_a_negative_count_are_refused() -> None:
     monday = london("2026-11-23T10:30")
+    with pytest.raises(ValueError, match="has no time zone"):
+        OFFICE.is_open(monday.replace(tzinfo=None))
     for add in (OFFICE.add_minutes, OFFICE.add_days):
         with pytest.raises(ValueError, match="has no time zone"):
             add(monday.replace(tzinfo=None), 1)

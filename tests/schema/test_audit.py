@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from datetime import timedelta
 from typing import Any
 
+import pytest
 from sqlalchemy import Engine, text
 
 from schema import audit
@@ -49,11 +51,46 @@ def test_entries_are_found_by_every_filter_newest_first(engine: Engine) -> None:
         assert found(until=third, since=third + timedelta(microseconds=1)) == []
 
 
+@pytest.mark.parametrize(
+    "detail",
+    [
+        {"case": "AB-1"},
+        {"cases": ["AB-2", "AB-1"]},
+        {"filter": {"case": "AB-1", "key": "own"}},
+        {"filter": {"report": "callbacks", "reference": "AB-1"}},  # as reads were kept before they had the case
+        {"events": [{"id": 1, "case_reference": "AB-2"}, {"id": 2, "case_reference": "AB-1"}]},
+        {"letters": [{"id": 1, "case_reference": None}, {"id": 2, "case_reference": "AB-1"}]},
+    ],
+)
+def test_an_entry_is_found_by_a_case_wherever_it_names_it(engine: Engine, detail: dict[str, Any]) -> None:
+    other = json.loads(json.dumps(detail).replace("AB-1", "AB-11"))
+    with engine.begin() as db:
+        entry = audit.record(db, who="anna", action="dead.discard", why=None, detail=detail)
+        audit.record(db, who="anna", action="dead.discard", why="AB-1", detail=other)
+        assert [found.id for found in audit.list_audit(db, case="AB-1")] == [entry]
+
+
+def test_an_action_about_very_many_cases_is_found_by_each_and_its_entry_stays_small(engine: Engine) -> None:
+    cases = [f"AB-{number:04}" for number in range(2 * audit.CASES + 1)]
+    with engine.begin() as db:
+        detail = {"chosen": len(cases)}
+        entry = audit.record_naming(
+            db, who="anna", action="dead.requeue", why="w", detail=detail, cases=[None, *reversed(cases), *cases]
+        )
+        *parts, first = audit.list_audit(db)
+        assert [len([*audit.list_audit(db, case=case)]) for case in cases[:: audit.CASES]] == [1, 1, 1]
+    assert (first.id, first.detail) == (entry, {"chosen": len(cases), "cases": cases[: audit.CASES]})
+    assert {(one.who, one.action, one.why, one.detail["part_of"]) for one in parts} == {
+        ("anna", "dead.requeue", "w", entry)
+    }
+    assert [len(one.detail["cases"]) for one in parts] == [1, audit.CASES]
+
+
 def test_what_postgresql_cannot_store_does_not_stop_an_action_from_being_written_down(engine: Engine) -> None:
     """A command line may hold any bytes: NUL cannot come, but half a character can."""
     strange = b"a\xff\x00b".decode(errors="surrogateescape")
     with engine.begin() as db:
         audit.record(db, who=strange, action="pause", why=strange, detail={"filter": ["a\x00b", r"\u0000", strange]})
         [found] = audit.list_audit(db)
-    assert (found.who, found.why) == ("a?\N{REPLACEMENT CHARACTER}b", "a?\N{REPLACEMENT CHARACTER}b")
-    assert found.detail == {"filter": ["a\N{REPLACEMENT CHARACTER}b", r"\u0000", "a?\N{REPLACEMENT CHARACTER}b"]}
+    assert (found.who, found.why) == (r"a\udcff\x00b", r"a\udcff\x00b")
+    assert found.detail == {"filter": [r"a\x00b", r"\u0000", r"a\udcff\x00b"]}

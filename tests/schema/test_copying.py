@@ -10,6 +10,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from patience import DEADLINE_S
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DataError, IntegrityError, OperationalError
 from stored import insert_logs
@@ -78,7 +79,7 @@ def test_postgres_does_not_wait_for_who_copied(engine: Engine) -> None:
         pid = db.execute(text("select pg_backend_pid()")).scalar_one()
         state = text("select state from pg_stat_activity where pid = :pid")
         with store.inserting_logs(db, [a_log(str(number), notes="x" * 1000) for number in range(2000)]):
-            deadline_s = time.monotonic() + 20
+            deadline_s = time.monotonic() + DEADLINE_S
             while other.execute(state, {"pid": pid}).scalar_one() != "idle in transaction":
                 other.rollback()
                 assert time.monotonic() < deadline_s

@@ -135,6 +135,7 @@ def test_what_is_used_is_kept_once(database_url: str, record: Callable[..., Reco
         "key": "own", "code": "ENDED", "type": "outcome", "level": 29, "selectable_by": ["operator"],
         "description": "A new code", "order": 10000, "stops_timer": True, "creates_case": False,
         "starts_timer": False, "cancels_timer": False, "set_requires_action_by": {"set": "2_provider"},
+        "distinguished_by": [],
     }  # fmt: skip
 
 
@@ -293,6 +294,23 @@ def test_a_code_that_does_more_than_it_did_is_found(
     cls = own_event(ENDED=OUTCOME)
     setattr(cls, attribute, ("ENDED",))
     assert findings(engine, registry_with(cls)) == [("contradicted", "ENDED", 1)]
+
+
+def test_what_tells_two_outcomes_apart_is_kept_and_outlives_its_code(
+    database_url: str, record: Callable[..., Recorded], engine: Engine
+) -> None:
+    """Two outcomes for two rooms stay two when the case is folded again without the class; to change it is found."""
+    cls = own_event(ENDED=OUTCOME)
+    cls.distinguished_by = ("room",)
+    rooms = [event("own", "ENDED", 20 + n, actor=OPERATOR, context={"room": room}) for n, room in enumerate("aba")]
+    record(registry_with(cls), *a_call(), *rooms)
+    assert record(registry_with(), a_late_event()).recorded == 1
+    after = what_stands(database_url)
+    assert [after.logs["/test", one["id"]]["suppressed"] for one in rooms] == [False] * 3
+    assert findings(engine, registry_with(cls)) == []
+    with engine.connect() as db:
+        [found] = check(registry_with(own_event(ENDED=OUTCOME)), definitions.used_codes(db))
+    assert "distinguished_by was room and is nothing" in found.message
 
 
 def test_where_no_definition_was_kept_the_logs_speak(

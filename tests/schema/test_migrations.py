@@ -176,7 +176,9 @@ def new_demands(before: Demands, after: Demands) -> list[str]:
     It would take the error for its event's fault and set the event aside. What it cannot write at all, because a
     column or a table is gone, it waits for instead: so that is the way to stop it.
     """
-    kept = before.tables & after.tables
+    # Where a column that it writes is gone, it cannot write the table at all.
+    shorter = {table for table, _ in before.columns.keys() - after.columns.keys()}
+    kept = (before.tables & after.tables) - shorter
     found = [f"{row[0]}: {row[1]} {row[2]}" for row in sorted(after.rules - before.rules) if row[0] in kept]
     for (table, column), (type_, required, has_default) in sorted(after.columns.items()):
         old = before.columns.get((table, column))

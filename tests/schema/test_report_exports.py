@@ -193,12 +193,27 @@ def test_deleting_cancels_what_is_not_done_and_the_audit_says_who_and_why(engine
     ]
 
 
-def test_what_has_no_file_cannot_be_deleted(engine: Engine) -> None:
+def test_what_failed_or_was_cancelled_can_be_deleted_and_keeps_its_reason(engine: Engine) -> None:
+    failed = (ask(engine), claimed(engine))[1]
+    cancelled = (ask(engine), claimed(engine))[1]
+    with engine.begin() as db:
+        report_exports.fail(db, failed, "no room: make some", rows=1)
+        report_exports.delete(db, cancelled.id, who="ben", why=None)
+    for export in (failed, cancelled):
+        with engine.begin() as db:
+            assert report_exports.delete(db, export.id, who="anna", why="in the way").status == "deleted"
+        let_the_hold_run_out(engine, export)
+    assert look(engine, failed).failure == "no room: make some"
+    assert entries(engine)[0] == ("anna", "export.delete", "in the way", cancelled.id)
+    assert removals(engine) == [failed.id, cancelled.id]
+
+
+def test_what_is_gone_cannot_be_deleted_again(engine: Engine) -> None:
     ready = done(engine)
     with engine.begin() as db:
         report_exports.delete(db, ready.id, who="ben", why=None)
     with engine.connect() as db:
-        with pytest.raises(NoExport, match=f"export {ready.id} has no file to delete: it is deleted"):
+        with pytest.raises(NoExport, match=f"export {ready.id} is deleted already"):
             report_exports.delete(db, ready.id, who="ben", why=None)
         with pytest.raises(NoExport, match=r"there is no export 404\. See: caselog exports list"):
             report_exports.delete(db, 404, who="ben", why=None)

@@ -1,4 +1,4 @@
-"""Every report can be read in every way in which it says it can, and in no other (RULES.md §7)."""
+"""Every report can be read in every way in which it says it can, and in no other (docs/rules.md §7)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.unproven("posts deltas without logs, and callbacks with
 
 LONDON = ZoneInfo("Europe/London")
 NOW = datetime(2026, 7, 1, 12, tzinfo=UTC)
-# RULES.md §7, in its order.
+# What they count: docs/rules.md §7.
 NAMES = {
     "outcomes", "contacts_per_case", "case_volume", "handling_time", "operator_volume", "provider_allocation",
     "provider_performance", "alternative_help", "callbacks", "callback_sla", "callback_progression", "complaints",

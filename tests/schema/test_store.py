@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from patience import DEADLINE_S
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import IntegrityError
 from stored import insert_logs
@@ -43,6 +44,7 @@ def a_full_case() -> CaseState:
         billable_time=2**40, complaint_flag=True, eligibility_state="yes", scope_state="in", from_case="old",
         search_field="É1 Ann", created_at=NINE, last_log=(later[4], "/test", "é"), last_outcome="2026-03-02 a b ",
         viewed_timers=(3, 4), call_started=True, open_complaints=("", "c-1"), called_back=True,
+        callback_code="CB1",
     )  # fmt: skip
 
 
@@ -159,7 +161,7 @@ def test_of_two_transactions_that_create_a_case_the_second_is_told(engine: Engin
             _until_somebody_waits(engine)
             assert not created.done()
             (transaction.commit if first_commits else transaction.rollback)()
-            assert created.result(timeout=30) is not first_commits
+            assert created.result(timeout=DEADLINE_S) is not first_commits
         first.close()
 
 
@@ -172,7 +174,7 @@ def test_recorders_with_overlapping_batches_never_deadlock(engine: Engine, *, lo
     together = threading.Barrier(2)
 
     def record(order: list[str]) -> None:
-        together.wait(timeout=30)
+        together.wait(timeout=DEADLINE_S)
         for _ in range(40):
             with engine.begin() as db:
                 if locks_actors:
@@ -203,7 +205,7 @@ def test_an_actor_is_locked_until_the_transaction_ends(engine: Engine) -> None:
         _until_somebody_waits(engine)
         assert not locked.done()
         transaction.commit()
-        locked.result(timeout=30)
+        locked.result(timeout=DEADLINE_S)
     first.close()
 
 

@@ -1,7 +1,7 @@
 """An independent reading of the help desk's log: what must be in the database after its replay.
 
 It uses nothing of caselog: the file is read with regular expressions, and the rules are written down again from
-RULES.md. Run it on a log to see the figures: python tests/system/helpdesk_oracle.py helpdesk.xes.gz
+docs/rules.md. Run it on a log to see the figures: python tests/system/helpdesk_oracle.py helpdesk.xes.gz
 """
 
 from __future__ import annotations
@@ -68,14 +68,17 @@ def read(path: Path) -> Reading:
         reading.created_at[ticket] = moments[0]
         reading.last_outcome[ticket] = None
         category, organisation = events[0]["product"], events[0]["customer"]
-        latest = None
+        latest, is_closed = None, False
         # Events of one moment stay in the order of the log; `sorted` is stable.
         for moment, event in sorted(zip(moments, events, strict=True), key=lambda pair: pair[0]):
             key, code, kind = MEANING[event["concept:name"]]
             day = moment.astimezone(DAY_OF).date()
+            # A step of the work closes the ticket or opens it again; what the other steps write, they all write.
+            was_closed, is_closed = is_closed, code == "CLOSED" if key == "work" else is_closed
             if kind == "high":
-                # RULES.md §3.1: like the latest one, on the same day; the log has no notes, so they are always equal.
-                if latest == (day, key, code):
+                # Like the latest one, on the same day, and nothing of the ticket would be another; the log has no
+                # notes, so they are always equal.
+                if latest == (day, key, code) and is_closed == was_closed:
                     reading.suppressed += 1
                     continue
                 latest = (day, key, code)

@@ -11,7 +11,8 @@ from typing import Any
 
 import psycopg
 import pytest
-from pipeline import DEADLINE_S, Pipeline, eventually
+from patience import DEADLINE_S
+from pipeline import Pipeline, eventually
 
 DAYS = ["--from", "2026-01-01", "--to", "2026-12-31"]
 # Seconds of work: time enough to be killed in.
@@ -86,13 +87,15 @@ def test_an_export_is_asked_for_watched_fetched_and_deleted(redis_pipeline: Pipe
     eventually(lambda: not file.exists(), "the file is removed")
     [entry] = ran(redis_pipeline, "audit", "list", "--action", "export", "--json").stdout.splitlines()
     assert (json.loads(entry)["action"], json.loads(entry)["why"]) == ("export.delete", "sent already")
-    assert b"it is deleted" in redis_pipeline.run("exports", "delete", str(export_id)).stderr
+    assert b"is deleted already" in redis_pipeline.run("exports", "delete", str(export_id)).stderr
 
 
 def test_waiting_for_one_that_fails_says_why_and_has_a_status(redis_pipeline: Pipeline) -> None:
     redis_pipeline.start("tasks")
-    (redis_pipeline.directory / "file").touch()
-    target = f"file://{redis_pipeline.directory}/file/exports"
+    exports = redis_pipeline.directory / "data/exports"
+    exports.mkdir(parents=True, exist_ok=True)
+    (exports / "file").touch()
+    target = f"file://{exports}/file/exports"
     export_id, _ = asked(redis_pipeline, "--format", "parquet", "--to-url", target)
     done = redis_pipeline.run("exports", "show", str(export_id), "--wait")
     assert done.returncode == 1
@@ -156,7 +159,10 @@ def test_sigterm_leaves_a_running_export_to_the_next_worker(redis_pipeline: Pipe
         (["--format", "csv", "--to-url", "/tmp"], "--to-url: goes with --background"),
         (["--background", "--format", "csv", "--output", "x.csv"], "--output: a tasks worker does not write here"),
         (["--background", "--format", "csv", "--bom"], "--background: leave out --plot and --bom"),
-        (["--background", "--format", "csv", "--to-url", "s4://bucket"], "there is no store 's4'"),
+        (["--background", "--format", "csv", "--to-url", "s4://bucket"], "exports go to a directory, or to s3://"),
+        (["--background", "--format", "csv", "--to-url", "ftp://host/x"], "exports go to a directory, or to s3://"),
+        (["--background", "--format", "csv", "--to-url", "/tmp"], "'/tmp' is not in the directory of exports"),
+        (["--background", "--format", "csv", "--to-url", "data/exports/../.."], "is not in the directory of exports"),
         (["--background", "--format", "csv", "--to-url", "s3://k:hunter2@bucket"], "may hold no user, password"),
     ],
 )

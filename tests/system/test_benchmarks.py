@@ -19,6 +19,7 @@ from zoneinfo import ZoneInfo
 
 import psutil
 import pytest
+from patience import DEADLINE_S
 from pipeline import created, event, eventually
 from stored import body, count
 
@@ -35,6 +36,7 @@ TINY = {
     "throughput.py": (["--events", "400", "--rounds", "1", "--only", "redis"], "dramatiq actor an event, Redis"),
     "publishing.py": (["--events", "500", "--rounds", "1"], "dicts, messages of 100, Redis"),
     "latency.py": (["--rates", "50", "--seconds", "1"], "50 events/s: median"),
+    "poison_batch.py": (["--events", "40", "--rounds", "1"], "40, each refusal brings the next to light"),
     "recovery.py": (["--backlog", "400"], "start to first commit"),
     "first_commit.py": (["--backlog", "1500", "--only", "redis"], "Redis, 1,500 wait: on the clock"),
 }
@@ -49,7 +51,7 @@ def run(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         cwd=BENCHMARKS.parent,
         capture_output=True,
         text=True,
-        timeout=150,
+        timeout=DEADLINE_S,
         check=False,
     )
 
@@ -183,9 +185,9 @@ def test_a_benchmark_that_is_ended_leaves_nothing_behind(tmp_path: Path) -> None
     command = [sys.executable, str(BENCHMARKS / "throughput.py"), *arguments]
     with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as ended:
         try:
-            eventually(lambda: any(_working_in(tmp_path)), "a worker works", within_s=90)
+            eventually(lambda: any(_working_in(tmp_path)), "a worker works", within_s=DEADLINE_S)
             ended.terminate()
-            status = ended.wait(60)
+            status = ended.wait(DEADLINE_S)
         finally:
             ended.kill()
     left = list(_working_in(tmp_path))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import re
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from zoneinfo import ZoneInfo
 
 import psycopg
 import pytest
+from patience import DEADLINE_S
 from pipeline import ROOT, Pipeline, created, event, lines
 from proof import add_up_reports
 from redis import Redis
@@ -171,6 +173,7 @@ def test_help_imports_nothing_that_is_slow() -> None:
         (["settings"], {"CASELOG_HTTP_PORT": "99999"}, r"CASELOG_HTTP_PORT: "),
         (["queues"], {"CASELOG_TIME_ZONE": "Mars/Base"}, r"CASELOG_TIME_ZONE: "),
         (["cases"], {}, r"No such command 'cases'"),
+        (["setting"], {}, r"Did you mean 'settings'\? See: "),
         (
             ["case", "AB-1"],
             {"CASELOG_DATABASE_URL": "postgresql://localhost:1/x"},
@@ -186,8 +189,25 @@ def test_help_imports_nothing_that_is_slow() -> None:
             {"CASELOG_BROKER_URL": "amqp://localhost:1//"},
             r"the broker cannot be reached: .*Check CASELOG_BROKER_URL",
         ),
+        *(
+            (
+                ["worker", role],
+                {"CASELOG_DATABASE_URL": f"postgresql://anna:secret@{hosts}/x?target_session_attrs={wanted}"},
+                rf"CASELOG_DATABASE_URL: target_session_attrs={wanted} leads to a server that takes no writes",
+            )
+            for role, hosts, wanted in [
+                ("recorder", "db1,db2", "prefer-standby"),
+                ("tasks", "db1", "standby"),
+                ("recorder", "db1,db2", "read-only"),
+            ]
+        ),
         (["case", "AB-1"], {"CASELOG_DATABASE_URL": ""}, r"CASELOG_DATABASE_URL is not set.*caselog up"),
         (["publish", "-"], {"CASELOG_BROKER_URL": ""}, r"CASELOG_BROKER_URL is not set.*caselog up"),
+        (
+            ["settings", "--broker-url"],
+            {"CASELOG_BROKER_URL": "amqp://a:hunter2@localhost//"},
+            r"CASELOG_BROKER_URL holds a password, which is not shown",
+        ),
     ],
 )  # fmt: skip
 def test_what_goes_wrong_is_one_line_on_stderr_and_a_status(
@@ -207,7 +227,10 @@ def test_a_database_that_was_never_migrated_is_said_and_migrate_mends_it(
     for arguments in (["export", "cases"], ["report", "outcomes", "--from", "2026-01-01", "--to", "2026-01-02"]):
         done = pipeline.run(*arguments)
         assert (done.returncode, done.stdout) == (1, b"")
-        assert done.stderr == b"caselog: the database has no caselog tables, or older ones. Run: caselog migrate\n"
+        assert re.fullmatch(
+            rb"caselog: the database has no tables yet, and this caselog needs revision \S+: run caselog migrate\n",
+            done.stderr,
+        )
     first, second = pipeline.run("migrate"), pipeline.run("migrate")
     assert (first.returncode, second.returncode) == (0, 0)
     assert re.fullmatch(rb"migrated from None to \S+\n", first.stdout)
@@ -262,6 +285,65 @@ def test_publish_of_nothing_but_good_lines_is_a_success(redis_pipeline: Pipeline
     assert (done.returncode, done.stderr) == (0, b"published 0 events\n")
 
 
+def test_what_is_said_of_each_event_that_is_left_out_is_all_that_is_wrong_with_it(redis_pipeline: Pipeline) -> None:
+    """A line ends at a line feed and nowhere else; an empty batch is none that is left out."""
+    good = {**created("PL-1"), "data": {"code": "CASE_CREATED", "notes": "a\u2028b\u2029c\x85d"}}
+    nobodys = {name: value for name, value in created("PL-2").items() if name != "subject"}
+    wrong = {**nobodys, "time": "soon", "data": {"acter": {"id": "a"}, "code": 5}}
+    content = b"\n".join([
+        json.dumps(good, ensure_ascii=False).encode(),
+        b" [ ] ",
+        body(nobodys),
+        b"[" + body(wrong) + b"]",
+        b"[" + body(created("PL-3")) + b",",
+        body({**created("PL-4"), "data": {"code": "CASE_CREATED", "note": "x"}}),
+    ])  # fmt: skip
+    done = redis_pipeline.run("publish", "-", stdin=content)
+    assert done.returncode == 1
+    *said, last = done.stderr.decode().splitlines()
+    assert last == "published 1 event, left out 4"
+    assert [line.partition(":")[0] for line in said] == ["line 3", "line 4", "line 5", "line 6"]
+    assert said[0] == "line 3: subject is missing: an event 'case' is about a case, send its reference."
+    for fault in ("subject is missing", "time must be", "data.code must be", "did you mean 'actor'?"):
+        assert fault in said[1]
+    assert "no complete JSON array" in said[2]
+    assert "did you mean 'notes'?" in said[3]
+    assert queued(redis_pipeline) == [good]
+
+
+def test_the_readmes_example_publishes_as_it_is_written(redis_pipeline: Pipeline) -> None:
+    example = re.search(
+        r"```python\n(import os\nfrom events import Publisher.*?)```", (ROOT / "README.md").read_text(), re.DOTALL
+    )
+    assert example is not None
+    url = redis_pipeline.run("settings", "--broker-url").stdout.decode().strip()
+    subprocess.run(
+        [sys.executable, "-c", example[1]],
+        env=redis_pipeline.environment(CASELOG_BROKER_URL=url),
+        cwd=ROOT,
+        check=True,
+        timeout=DEADLINE_S,
+    )
+    redis_pipeline.start("recorder")
+    redis_pipeline.recorded(1)
+    assert redis_pipeline.one('select reference from "case"') == "AB-1234-5678"
+    redis_pipeline.drain_reports()
+
+
+def test_publish_knows_which_events_of_the_apps_need_a_case(redis_pipeline: Pipeline, tmp_path: Path) -> None:
+    """And where they cannot be imported, it leaves that to the recorder."""
+    (tmp_path / "shelf").mkdir()
+    code = "from events import BaseEvent, event_registry\nclass Shelve(BaseEvent):\n    key = 'shelve'\n"
+    (tmp_path / "shelf" / "events.py").write_text(code + "event_registry.register(Shelve)\n")
+    shelved = {**created("PL-1"), "type": "shelve", "subject": None}
+    for apps, status in (("shelf", 1), ("no_such_app", 0)):
+        done = redis_pipeline.run(
+            "publish", "-", stdin=body(shelved), CASELOG_APPS=apps, PYTHONPATH=f"{tmp_path}:{ROOT}"
+        )
+        assert (done.returncode, b"subject is missing" in done.stderr) == (status, bool(status)), done.stderr
+    assert len(queued(redis_pipeline)) == 1
+
+
 def queued(pipeline: Pipeline) -> list[dict[str, Any]]:
     """What stands in the queue, as any Redis client can read it."""
     with Redis.from_url(redis_py_url(pipeline.broker_url)) as client:
@@ -282,6 +364,21 @@ def test_simulate_writes_the_same_bytes_for_the_same_seed_and_others_for_another
     ]
     assert runs[0] == runs[1] != runs[2]
     assert [json.loads(line) for line in runs[0].splitlines()] == json.loads(json.dumps(list(simulate(20, 7))))
+
+
+def test_an_app_lies_where_the_command_is_run_and_hides_nothing_that_is_installed(tmp_path: Path) -> None:
+    (tmp_path / "shelf.py").write_text("")
+    for name in ("holidays", "six", "typer"):
+        (tmp_path / f"{name}.py").write_text("raise RuntimeError('not the one that is installed')")
+    done = subprocess.run(
+        [*caselog_program(), "codes", "--json"],
+        cwd=tmp_path,
+        env={**os.environ, "CASELOG_APPS": "shelf"},
+        capture_output=True,
+        timeout=DEADLINE_S,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
 
 
 # Reading
@@ -374,7 +471,7 @@ def test_a_reader_that_leaves_early_makes_no_noise(told: Pipeline) -> None:
         assert json.loads(process.stdout.readline())
         process.stdout.close()
         assert process.stderr.read() == b""
-        assert process.wait(30) != 0
+        assert process.wait(DEADLINE_S) != 0
 
 
 def test_what_a_sender_wrote_is_shown_harmlessly(told: Pipeline) -> None:
@@ -460,10 +557,16 @@ def test_codes_are_the_catalogue_and_the_page_of_the_documentation() -> None:
         found = json.loads(pipeline.run("codes", "--json").stdout)
         page = pipeline.run("codes", "--markdown").stdout.decode()
         chosen = json.loads(pipeline.run("codes", "--json", "--key", "reject_case", "--role", "web").stdout)
+        managers, operators = (
+            json.loads(pipeline.run("codes", "--json", "--role", role).stdout)
+            for role in ("operator_manager", "operator")
+        )
     assert page == (ROOT / "docs" / "codes.md").read_text(), "run: caselog codes --markdown > docs/codes.md"
     assert {code["code"] for code in chosen} == {
         code["code"] for code in found if code["key"] == "reject_case" and code["selectable_by"] == []
     }
+    assert managers == operators  # a manager may what an operator may
+    assert {"IRCB", "CALL_STARTED", "SPOP"} < {code["code"] for code in managers} < {code["code"] for code in found}
     if not CATALOGUE.exists():
         pytest.skip(f"no catalogue at {CATALOGUE}")
     by_name = {(code["key"], code["code"]): code for code in json.loads(CATALOGUE.read_text())}

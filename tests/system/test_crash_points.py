@@ -1,4 +1,4 @@
-"""A process killed at each named point, twice in a row, loses nothing and doubles nothing (DESIGN.md "Promises")."""
+"""A process killed at each named point, twice, loses nothing and doubles nothing (docs/design.md "Promises")."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pipeline import DEADLINE_S, Pipeline, created, event, eventually
+from patience import DEADLINE_S
+from pipeline import Pipeline, created, event, eventually
 from proof import assert_verified
 from reference import fold_all
 from stored import assert_same, what_stands
@@ -37,6 +38,8 @@ VICTIMS: dict[Point, str] = {
     "aggregator.committed": "tasks",
     "requeue.before_commit": "requeue",
     "requeue.committed": "requeue",
+    "reads.before_commit": "reads",  # tests/workers/test_reads.py
+    "reads.committed": "reads",
     "rebuild.before_swap": "rebuild",
     "rebuild.in_swap": "rebuild",
     "rebuild.swapped": "rebuild",
@@ -83,7 +86,7 @@ def killed_at_each_start_but_the_last(
         if VICTIMS[point] != "recorder":
             eventually(lambda so_far=so_far: placed(pipeline) >= so_far, "each event has its place")  # type: ignore[misc]
         start({"CASELOG_CRASH_AT": point} if number < 2 else {})
-    eventually(lambda: pipeline.one("select count(*) from parked") == 0, "what was parked is recorded", 90)
+    eventually(lambda: pipeline.one("select count(*) from parked") == 0, "what was parked is recorded", DEADLINE_S)
     waited = pipeline.run("wait")
     assert (waited.returncode, waited.stderr) == (0, b"")
     stands = what_stands(pipeline.database_url)

@@ -14,6 +14,8 @@ from typing import Any
 
 import psycopg
 import pytest
+from children import start_child
+from patience import DEADLINE_S
 from pipeline import ROOT, Pipeline, created, event, eventually
 from redis import Redis
 from sqlalchemy import Engine
@@ -56,7 +58,7 @@ def set_aside(engine: Engine, *events: dict[str, Any], reason: str = "unknown_co
 def answered(pipeline: Pipeline, answer: bytes, *arguments: str) -> tuple[int, bytes, bytes]:
     """The command with a terminal for its questions, and this answer typed: status, stdout and what was asked."""
     ours, theirs = pty.openpty()
-    with subprocess.Popen(
+    with start_child(
         [*caselog_program(), *arguments],
         env=pipeline.environment(),
         cwd=ROOT,
@@ -71,7 +73,7 @@ def answered(pipeline: Pipeline, answer: bytes, *arguments: str) -> tuple[int, b
         os.write(ours, answer + b"\n")
         assert process.stdout is not None
         said = process.stdout.read()
-        status = process.wait(30)
+        status = process.wait(DEADLINE_S)
     os.close(ours)
     return status, said, asked
 
@@ -94,10 +96,10 @@ def test_requeued_events_are_recorded_and_what_failed_again_is_reported_with_its
     done = redis_pipeline.run("dead", "requeue", str(left["id"]), str(other["id"]))  # who names ids is not asked
     said = done.stdout.decode()
     assert (done.returncode, done.stderr) == (1, b"")
-    assert said.startswith("2 dead letters: 1 parked until their case is created, 1 failed again\n")
+    assert said.startswith("2 dead letters: 1 parked until its case is created, 1 failed again\n")
     assert re.search(rf"{left['id']} .*unknown_code.*SPOB", said)
     done = redis_pipeline.run("dead", "requeue", "--key", "no-such-key", "--yes")
-    assert (done.returncode, done.stdout) == (0, b"0 dead letters\n")
+    assert (done.returncode, done.stdout) == (0, b"no dead letter matches; nothing was done\n")
     assert (count(database_url, "log"), count(database_url, "parked")) == (2, 1)
     redis_pipeline.drain_reports()
 
@@ -138,6 +140,8 @@ def test_what_was_not_confirmed_is_not_done(
     status, said, _ = answered(redis_pipeline, b"y", "dead", what, "--all")
     assert (status, count(database_url, "dead_letter")) == (0, 0)
     assert said == {"requeue": b"2 dead letters: 2 recorded\n", "discard": b"2 dead letters discarded\n"}[what]
+    done = redis_pipeline.run("dead", what, "--all")
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"no dead letter matches; nothing was done\n", b"")
     redis_pipeline.drain_reports()
 
 
@@ -165,6 +169,9 @@ def test_personal_data_is_masked_unless_revealed_and_who_looked_is_in_the_audit(
     assert event_shown["data"]["notes"] == "*** 6 characters"
     assert event_shown["data"]["context"] == {}
     assert shown[1:] == ["16 bytes, not JSON", "10 bytes, no JSON object"]
+    whole = masked[0].stdout.decode()
+    copied = whole[whole.index("\n{\n") + 1 : whole.index("\n}\n") + 2]  # as somebody copies it from the terminal
+    assert (json.loads(copied), copied) == (event_shown, shown[0])
 
     done = redis_pipeline.run("dead", "show", "--reveal", "--why", "asked", "--json", *ids[:2], CASELOG_OPERATOR="anna")
     raws = [json.loads(line)["raw"] for line in done.stdout.splitlines()]
@@ -175,7 +182,7 @@ def test_personal_data_is_masked_unless_revealed_and_who_looked_is_in_the_audit(
     export, entry = [json.loads(line) for line in done.stdout.splitlines()]
     assert (export["who"], export["action"]) == ("ben", "dead.export")
     assert (entry["who"], entry["action"], entry["why"]) == ("anna", "dead.reveal", "asked")
-    assert entry["detail"] == {"ids": [first, second]}
+    assert entry["detail"] == {"ids": [first, second], "cases": ["AB-1"]}
 
 
 def test_faults_are_listed_the_busiest_first_and_a_fault_can_be_requeued(
@@ -219,7 +226,7 @@ def test_killed_again_and_again_a_requeue_records_each_event_once(
     with psycopg.connect(database_url, autocommit=True) as db:
         while count_of(db, "dead_letter"):
             before = count_of(db, "dead_letter")
-            command = subprocess.Popen(
+            command = start_child(
                 [*caselog_program(), "dead", "requeue", "--all", "--yes"],
                 env=redis_pipeline.environment(),
                 cwd=ROOT,
@@ -232,7 +239,7 @@ def test_killed_again_and_again_a_requeue_records_each_event_once(
                 time.sleep(chance.random() / 20)
                 command.kill()
                 kills += 1
-            command.wait(60)
+            command.wait(DEADLINE_S)
             assert count_of(db, "log") + count_of(db, "dead_letter") == len(cases)
             row = db.execute("select count(*) from log join dead_letter using (event_id)").fetchone()
             assert row == (0,)

@@ -26,7 +26,7 @@ def test_neither_the_recorder_nor_the_aggregator_ever_reads_a_whole_table(redis_
     events = sorted(simulate(400, 7), key=lambda event: (event.get(order) or "", event["time"]))
     redis_pipeline.publish(events)
     workers = [redis_pipeline.start(role, CASELOG_BATCH_EVENTS="500") for role in ("recorder", "tasks")]
-    taken = "select last_value from log_id_seq"
+    taken = "select last_value from log_id_2_seq"
     eventually(lambda: redis_pipeline.one(taken) >= len(events), f"{len(events):,} ids are taken")
     eventually(redis_pipeline.queue_is_empty, "the queue is empty")
     eventually(lambda: redis_pipeline.one("select count(*) from report_outbox") == 0, "the outbox is empty")

@@ -2,81 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import pytest
+from browsing import DESKTOP, LIVE_MS, PHONE, Visit, shoot
 from pipeline import Pipeline, created, event, eventually
-from playwright.sync_api import Browser, BrowserContext, Page, ViewportSize, expect, sync_playwright
-from served import ANNA, Served
+from playwright.sync_api import Browser, expect
+from served import Served
 
 HOSTILE: Final = (
     '<img src=x onerror="document.title=1"><script>document.title="owned"</script>\x1b]0;x\x07\u202e' + "x" * 400
 )
-PHONE: Final[ViewportSize] = {"width": 375, "height": 812}
-DESKTOP: Final[ViewportSize] = {"width": 1280, "height": 1000}
-CHROMIUM: Final = [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
-]  # fmt: skip
-SHOTS: Final = os.environ.get("CASELOG_TEST_SCREENSHOTS")
-LIVE_MS: Final = 30_000
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    program = shutil.which("chromium")
-    if program is None:
-        hint = "there is no chromium on PATH; on Debian: apt-get install chromium"
-        if os.environ.get("CASELOG_REQUIRE_SERVICES") == "1":
-            pytest.fail(f"CASELOG_REQUIRE_SERVICES=1, but {hint}")
-        pytest.skip(hint)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=CHROMIUM)
-        yield browser
-        browser.close()
-
-
-class Visit:
-    """A browser's window, with what went wrong in it."""
-
-    def __init__(self, browser: Browser, served: Served, **options: Any) -> None:
-        self.url = served.url
-        self.context: BrowserContext = browser.new_context(viewport=DESKTOP, **options)
-        self.context.set_default_timeout(LIVE_MS)
-        self.page: Page = self.context.new_page()
-        self.errors: list[str] = []
-        self.requests: list[str] = []
-        self.page.on("console", lambda message: self.errors.append(message.text) if message.type == "error" else None)
-        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
-        self.page.on("request", lambda request: self.requests.append(request.url))
-
-    def go(self, path: str = "/") -> Page:
-        self.page.goto(self.url + path)
-        return self.page
-
-    def sign_in(self) -> Page:
-        page = self.go()
-        page.click("#sign-in")
-        page.fill("#token", ANNA)
-        page.click("#go")
-        expect(page.locator("#sign-out")).to_be_visible()
-        return page
-
-    def close(self) -> None:
-        """Nothing was reported in the console, and nothing was asked of another host."""
-        assert self.errors == []
-        assert all(url.startswith(self.url) for url in self.requests), self.requests
-        self.context.close()
-
-
-def shoot(page: Page, name: str) -> None:
-    if SHOTS:
-        page.screenshot(path=Path(SHOTS) / f"{name}.png", full_page=True)
 
 
 def set_two_faults_aside(pipeline: Pipeline) -> None:
@@ -190,7 +127,8 @@ def test_what_a_sender_wrote_is_text_and_a_wide_page_stays_within_a_phone(
     visit.close()
 
 
-def test_focus_scroll_and_what_stands_there_outlive_a_refresh(redis_pipeline: Pipeline, browser: Browser) -> None:
+def test_focus_and_what_stands_there_outlive_a_refresh(redis_pipeline: Pipeline, browser: Browser) -> None:
+    """Also how far a table is scrolled, where one is: its box is the same element before and after."""
     served = Served(redis_pipeline)
     redis_pipeline.start("recorder")
     redis_pipeline.send(b"nonsense")
@@ -198,16 +136,12 @@ def test_focus_scroll_and_what_stands_there_outlive_a_refresh(redis_pipeline: Pi
     visit = Visit(browser, served)
     page = visit.sign_in()
     page.set_viewport_size(PHONE)
-    link = page.locator("a[id^=discard]")
-    link.focus()
-    page.evaluate("document.getElementById('dead-scroll').scrollLeft = 90; scrollTo(0, 400)")
-    before = page.evaluate("[scrollY, document.getElementById('dead-scroll').scrollLeft, document.activeElement.id]")
-    page.evaluate("window.kept = document.activeElement")
+    page.locator("a[id^=discard]").focus()
+    page.evaluate("window.kept = [document.activeElement, document.getElementById('dead-scroll')]")
     redis_pipeline.send(b"{}")  # a row more, above this one or below
     expect(page.locator("#dead tbody tr")).to_have_count(2, timeout=LIVE_MS)
-    after = page.evaluate("[scrollY, document.getElementById('dead-scroll').scrollLeft, document.activeElement.id]")
-    assert after[1:] == before[1:]
-    assert page.evaluate("window.kept === document.activeElement")
+    now = "[document.activeElement, document.getElementById('dead-scroll')]"
+    assert page.evaluate(f"{now}.every((one, at) => one === window.kept[at])")
     visit.close()
 
 
@@ -222,4 +156,60 @@ def test_the_page_works_without_javascript(redis_pipeline: Pipeline, browser: Br
     page.click("#resume")
     page.click("#go")
     expect(page.locator("#pause")).to_be_visible()
+    visit.close()
+
+
+@pytest.mark.parametrize("has_script", [True, False])
+def test_operators_see_what_waits_for_its_case_and_retry_or_discard_it(
+    redis_pipeline: Pipeline, browser: Browser, *, has_script: bool
+) -> None:
+    """On a phone, too, in the dark, and without JavaScript; what a sender wrote is text."""
+    pipeline = redis_pipeline
+    served = Served(pipeline)
+    pipeline.start("recorder")
+    cases = ("HT-1", "HT-1", HOSTILE[:200])
+    pipeline.publish(
+        [
+            event("accept_case", "SPOP", case, id=f"late-{number}", data={"notes": "SECRET"})
+            for number, case in enumerate(cases)
+        ]
+    )
+    eventually(lambda: pipeline.one("select count(*) from parked") == 3, "three parked events")
+    visit = Visit(browser, served, java_script_enabled=has_script, color_scheme="light" if has_script else "dark")
+    page = visit.go("/?fresh")
+    expect(page.locator("#parked tbody tr")).to_have_count(2)
+    assert page.locator("#parked a").count() == 0  # nobody is signed in
+    page = visit.sign_in()
+    mode = "light" if has_script else "dark"
+    shoot(page, f"parked-{mode}")
+    page.set_viewport_size(PHONE)
+    for path in (
+        "/",
+        "/parked/retry?case=HT-1",
+        str(page.locator("#parked a[id^=give-up]").last.get_attribute("href")),
+    ):
+        page = visit.go(f"/{path.lstrip('/')}")
+        shoot(page, f"parked-{mode}-phone{path.replace('/', '-')[:16]}")
+        if has_script:
+            assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"], path
+        assert "SECRET" not in page.content()
+        assert not re.search("[\x1b\x07\u202e]", page.content())
+    page = visit.go("/?fresh")
+    pipeline.publish([created("HT-1")])
+    pipeline.recorded(1)
+    page.locator("#parked tr", has_text="HT-1").get_by_text("Retry…").click()
+    expect(page.locator("h1")).to_have_text("Retry 2 parked events?")
+    page.click("#go")
+    expect(page.locator("#done")).to_contain_text("Recorded2")
+    shoot(page, f"parked-{mode}-retried")
+    page.click("#back")
+    page.locator("#parked").get_by_text("Discard…").click()
+    expect(page.locator("h1")).to_have_text("Discard 1 parked event for ever?")
+    page.set_viewport_size(DESKTOP)
+    shoot(page, f"parked-{mode}-discard")
+    page.fill("#why", "misspelt")
+    page.click("#go")
+    expect(page.locator("#done")).to_have_text("1 parked event was discarded.")
+    page.click("#back")
+    expect(page.locator("#parked .empty")).to_be_visible()
     visit.close()

@@ -12,6 +12,8 @@ from typing import Any
 
 import psycopg
 import pytest
+from children import start_child
+from patience import DEADLINE_S
 from proof import RULES, add_up_reports, assert_verified
 from stored import body, what_stands
 
@@ -22,7 +24,6 @@ from workers.recording import Recording
 from workers.simulate import simulate
 from workers.up import caselog_program
 
-DEADLINE_S = 60.0
 HOSTILE = "\x1b[31m\u202ex"
 Caselog = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -114,7 +115,7 @@ def test_rebuild_killed_at_any_moment_leaves_the_old_version_and_then_succeeds(
     execute(database_url, 'update "case" set provider = %s', "edited")
     ruined = what_stands(database_url)
     for connected_ms in (0, 150):
-        process = subprocess.Popen([*caselog_program(), "rebuild"], env=environment, stderr=subprocess.PIPE)
+        process = start_child([*caselog_program(), "rebuild"], env=environment, stderr=subprocess.PIPE)
         try:
             # Its backend is there, and has been for so long: somewhere between its first statement and the swap.
             working = """select 1 from pg_stat_activity where application_name = 'caselog verify'

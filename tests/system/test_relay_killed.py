@@ -58,7 +58,7 @@ def test_once_and_status_say_what_waits_and_what_is_refused(redis_pipeline: Pipe
     redis_pipeline.one("insert into caselog_outbox (event) values ('no event') returning id")
     once = redis_pipeline.run("relay", "--once", "--database", redis_pipeline.database_url, "--table", "caselog_outbox")
     assert once.returncode == 1
-    assert once.stdout.startswith(b"0 wait; 1 are refused\nrefused row 4: ")
+    assert once.stdout.startswith(b"0 wait; 1 is refused\nrefused row 4: ")
     assert redis_pipeline.run("relay", "--status").returncode == 1
     missing = redis_pipeline.run("relay", "--table", "app.box")
     assert (missing.returncode, b"'app.box'" in missing.stderr, missing.stderr.count(b"\n")) == (1, True, 1)

@@ -12,6 +12,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from patience import DEADLINE_S
 from pipeline import ROOT, created, event
 from stored import body
 
@@ -66,7 +67,7 @@ def test_a_report_that_is_added_as_one_file_counts_past_and_future_events(copy: 
         }  # fmt: skip
         done = subprocess.run(
             [sys.executable, *arguments], input=stdin, env=environment, cwd=copy, capture_output=True, text=True,
-            timeout=60, check=False,
+            timeout=DEADLINE_S, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         return done.stdout

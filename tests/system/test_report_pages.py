@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from socket import create_server
@@ -13,8 +11,10 @@ from typing import Any, Final
 
 import httpx
 import pytest
+from browsing import barriers
+from patience import DEADLINE_S
 from pipeline import Pipeline, created, event, eventually
-from playwright.sync_api import Browser, BrowserContext, Page, Response, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, Response
 from recorded import printed, recorded
 
 from schema.reports.finding import REPORTS
@@ -30,10 +30,6 @@ EVENTS: Final = [
 FIRST, LAST, NOW = "2025-01-06", "2025-02-28", "2025-06-01T00:00:00Z"
 PHONE: Final = {"width": 375, "height": 812}
 DESKTOP: Final = {"width": 1280, "height": 900}
-CHROMIUM: Final = [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
-]  # fmt: skip
 # WCAG 2.2, 1.4.3: text of normal size.
 LEGIBLE: Final = 4.5
 
@@ -57,27 +53,13 @@ def site(told: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     def answers() -> bool:
         assert worker.is_running(), worker.said()
         try:
-            return httpx.get(f"{url}/livez", timeout=5).status_code == 200
+            return httpx.get(f"{url}/livez", timeout=DEADLINE_S).status_code == 200
         except httpx.TransportError:
             return False
 
     eventually(answers, "the status worker answers")
     yield url
     pipeline.close()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    program = shutil.which("chromium")
-    if program is None:
-        hint = "there is no chromium on PATH; on Debian: apt-get install chromium"
-        if os.environ.get("CASELOG_REQUIRE_SERVICES") == "1":
-            pytest.fail(f"CASELOG_REQUIRE_SERVICES=1, but {hint}")
-        pytest.skip(hint)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=CHROMIUM)
-        yield browser
-        browser.close()
 
 
 class Visit:
@@ -269,14 +251,34 @@ def test_every_field_has_a_label_and_every_table_its_heads(visit: Visitor) -> No
 
 @pytest.mark.parametrize("path", ["/", "/reports", *(f"/reports/{name}?from={FIRST}&to={LAST}" for name in REPORTS)])
 def test_no_page_is_wider_than_a_phone(visit: Visitor, tmp_path: Path, path: str) -> None:
-    """A wide table is scrolled in a region of its own."""
+    """A wide table is scrolled in a region of its own, which says so and takes the keyboard."""
     one = visit(viewport=PHONE)
     page = one.go(path)
     page.screenshot(path=tmp_path / "phone.png")
-    assert page.evaluate("document.documentElement.scrollWidth") <= 375
-    assert (
-        page.evaluate("Math.max(...[...document.querySelectorAll('h1, form, button')].map(e => e.scrollWidth))") <= 375
-    )
+    for width in (320, PHONE["width"]):
+        page.set_viewport_size({"width": width, "height": PHONE["height"]})
+        assert page.evaluate("document.scrollingElement.scrollWidth") <= width
+        edges = """[...document.querySelectorAll('h1, form, button, select, input, summary, .downloads a')].flatMap(
+            one => [one.getBoundingClientRect().right, one.scrollWidth])"""
+        assert max(page.evaluate(edges), default=0) <= width
+        for day in page.locator("input[type=date]").all():
+            assert day.evaluate("day => day.clientWidth") >= 128  # 31/12/2026 and the button beside it
+    if "?" in path:
+        region = page.locator(".scroll")
+        assert region.evaluate("region => region.scrollWidth > region.clientWidth")
+        assert page.locator(".sideways").is_visible()
+        region.focus()
+        page.keyboard.press("ArrowRight")
+        eventually(lambda: region.evaluate("region => region.scrollLeft") > 0, "the table is scrolled by a key")
+
+
+@pytest.mark.parametrize("width", [320, 1280])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_in_the_reports(visit: Visitor, scheme: str, width: int) -> None:
+    one = visit(color_scheme=scheme, viewport={"width": width, "height": 900}, java_script_enabled=True)
+    for path in ("/reports", f"/reports/outcomes?from={FIRST}&to={LAST}", "/reports/complaints?from=2001-01-01"):
+        found = barriers(one.go(path))
+        assert not found, "\n".join(found)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

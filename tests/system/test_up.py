@@ -16,10 +16,14 @@ from pathlib import Path
 import psutil
 import psycopg
 import pytest
+from children import start_child
+from patience import DEADLINE_S
 
 from workers.embedded import locate, uninstall
+from workers.local_redis import find_redis_server
+from workers.up import caselog_program
 
-DEADLINE_S = 40.0
+REDIS = Path(find_redis_server()).name
 # The command line's part in a few lines: run_up with children of the test's own, an error as one line and status 1.
 UP = """
 import json, sys
@@ -47,9 +51,9 @@ class Up:
 
     def __init__(self, home: Path, environment: dict[str, str]) -> None:
         self.home = home
-        children = [[name, [sys.executable, "-c", CHILD, str(home / name)]] for name in ("recorder", "status")]
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", UP, json.dumps(children)],
+        roles = [[name, [sys.executable, "-c", CHILD, str(home / name)]] for name in ("recorder", "status")]
+        self.process = start_child(
+            [sys.executable, "-c", UP, json.dumps(roles)],
             env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -143,16 +147,27 @@ def test_it_migrates_runs_the_children_says_where_to_look_and_leaves_nothing_run
         told = up.told(child)[0]
         assert told["CASELOG_DATABASE_URL"] == urls.database_url
         assert told["CASELOG_BROKER_URL"] == told["CASELOG_REDIS_URL"] == urls.redis_url
+    asked = subprocess.run(
+        [*caselog_program(), "settings", "--broker-url"],
+        env={**os.environ, "CASELOG_DATA_DIR": str(home / "data")},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert asked.stdout == f"{urls.redis_url}\n"
     with psycopg.connect(urls.database_url) as connection:
         assert connection.execute("select count(*) from alembic_version").fetchone() == (1,)
     processes = offspring(up)
     names = sorted(process.name() for process in processes)
-    assert "redis-server" in names
+    assert REDIS in names
     assert "postgres" in names
     status, output, complaints = up.stop(number)
     assert (status, complaints) == (0, "")
+    assert output.partition("\n")[0].startswith("caselog runs. Reading over HTTP is open: ")
     for hint in (
-        "/healthcheck.json",
+        "/healthcheck.json\n",
+        "/reports\n",
+        f"broker    {urls.redis_url}\n",
         str(home / "data"),
         " ping",
         " queues",
@@ -200,7 +215,7 @@ def test_what_dies_is_started_again_children_and_servers(start: Start, home: Pat
     os.kill(int(up.told("recorder")[0]["pid"]), signal.SIGKILL)
     wait_for(lambda: len(up.told("recorder")) == 2)
     for process in offspring(up):
-        if process.name() == "redis-server" or (process.name() == "postgres" and process.ppid() == up.process.pid):
+        if process.name() == REDIS or (process.name() == "postgres" and process.ppid() == up.process.pid):
             process.kill()
             process.wait(DEADLINE_S)
     wait_for(lambda: (urls := locate(home / "data")) is not None and urls.database_url and urls.redis_url)
@@ -240,5 +255,5 @@ def test_servers_that_are_given_are_used_and_not_started(
     assert told["CASELOG_DATABASE_URL"] == database_url
     assert told["CASELOG_BROKER_URL"] == told["CASELOG_REDIS_URL"] == redis_url
     assert locate(home / "data") is None
-    assert not {"postgres", "redis-server"} & {process.name() for process in offspring(up)}
+    assert not {"postgres", REDIS} & {process.name() for process in offspring(up)}
     assert up.stop()[0] == 0

@@ -6,6 +6,7 @@ import threading
 from typing import BinaryIO
 
 import pytest
+from patience import DEADLINE_S
 
 from workers.answer import CHUNK_BYTES, Answer
 
@@ -14,7 +15,7 @@ ROW = b"x" * 999 + b"\n"
 
 def test_what_is_soon_whole_has_a_size() -> None:
     found = Answer(lambda out: out.writelines([ROW] * 3))
-    assert found.size(within_s=30) == 3000
+    assert found.size(within_s=DEADLINE_S) == 3000
     assert b"".join(found.chunks()) == ROW * 3
 
 
@@ -24,7 +25,7 @@ def test_what_is_long_arrives_before_it_is_whole() -> None:
 
     def write(out: BinaryIO) -> None:
         out.write(ROW * 100)
-        assert seen.wait(30)
+        assert seen.wait(DEADLINE_S)
         out.write(ROW)
 
     found = Answer(write)
@@ -41,7 +42,7 @@ def test_what_fails_at_once_is_no_answer() -> None:
         raise ValueError("the database is away")
 
     with pytest.raises(ValueError, match="away"):
-        Answer(write).size(within_s=30)
+        Answer(write).size(within_s=DEADLINE_S)
 
 
 def test_what_fails_in_the_middle_is_broken_off_and_not_taken_for_the_whole() -> None:
@@ -49,7 +50,7 @@ def test_what_fails_in_the_middle_is_broken_off_and_not_taken_for_the_whole() ->
 
     def write(out: BinaryIO) -> None:
         out.write(ROW * 100)
-        assert going.wait(30)
+        assert going.wait(DEADLINE_S)
         raise ValueError("the database went away")
 
     found = Answer(write)
@@ -74,4 +75,4 @@ def test_what_nobody_reads_any_more_is_given_up() -> None:
     chunks = Answer(write).chunks()
     next(chunks)
     chunks.close()  # type: ignore[attr-defined]  # a generator
-    assert given_up.wait(30)
+    assert given_up.wait(DEADLINE_S)

@@ -9,6 +9,7 @@ import sys
 
 import msgspec
 import pytest
+from patience import DEADLINE_S
 from redis import Redis
 
 from workers.heartbeat import KEPT_S, PREFIX, Beat
@@ -48,6 +49,6 @@ def run_check(role: str, redis_url: str) -> subprocess.CompletedProcess[str]:
         env={name: value for name, value in os.environ.items() if not name.startswith("CASELOG_")} | settings,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=DEADLINE_S,
         check=False,
     )

@@ -31,7 +31,7 @@ def test_every_day_has_a_bar_and_those_without_rows_a_flat_one() -> None:
 def test_weeks_begin_on_their_monday_and_months_on_their_first() -> None:
     sunday = MONDAY + timedelta(days=6)
     weeks = drawn({MONDAY: 1, MONDAY + timedelta(days=7): 2}, sunday, sunday + timedelta(days=1), "week")
-    assert [bar.words for bar in weeks.bars] == ["week of 1 June 2026: 1 cases", "week of 8 June 2026: 2 cases"]
+    assert [bar.words for bar in weeks.bars] == ["week of 1 June 2026: 1 case", "week of 8 June 2026: 2 cases"]
     months = drawn({date(2025, 12, 1): 1500.5}, date(2025, 12, 31), date(2026, 1, 1), "month")
     assert [bar.words for bar in months.bars] == ["December 2025: 1,500.50 cases", "January 2026: 0 cases"]
 
@@ -102,3 +102,10 @@ def test_the_label_of_the_last_bar_is_whole() -> None:
     mark = chart.across[-1]
     assert mark.label == "31 Mar 2025"
     assert mark.at + len(mark.label) * 14 * 0.6 / 2 <= chart.width + 0.01
+
+
+def test_one_of_a_unit_is_said_as_one() -> None:
+    tuesday = MONDAY + timedelta(days=1)
+    chart = draw([(MONDAY, 1), (tuesday, 2)], MONDAY, tuesday, "day", what="", unit="seconds a timer")
+    assert chart is not None
+    assert [bar.words for bar in chart.bars] == ["1 June 2026: 1 second a timer", "2 June 2026: 2 seconds a timer"]

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from patience import DEADLINE_S
 from pipeline import Pipeline, created, event, eventually
 from redis import Redis
 from stored import count, dead_letters
@@ -124,7 +125,7 @@ def test_a_pause_in_the_middle_of_a_backlog_gives_back_what_is_held(pipeline: Pi
         pausing.resume(db, who="anna", why=None)
     engine.dispose()
     pipeline.start("recorder")
-    pipeline.recorded(published, within_s=60)
+    pipeline.recorded(published, within_s=DEADLINE_S)
     assert pipeline.logs() == published
 
 

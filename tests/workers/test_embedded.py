@@ -16,6 +16,8 @@ from uuid import uuid4
 import psutil
 import psycopg
 import pytest
+from children import start_child
+from patience import DEADLINE_S
 from redis import Redis
 
 from events.errors import SettingsError
@@ -24,7 +26,6 @@ from workers.embedded import EmbeddedServers, EmbeddedUrls, locate, uninstall
 from workers.server_process import as_user
 from workers.services import redis_py_url
 
-DEADLINE_S = 20.0
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root keeps the database outside of the data directory")
 
 
@@ -106,7 +107,7 @@ signal.pause()
 
 def kill_an_owner(data_dir: Path, how: str = "with the kernel's help") -> tuple[list[psutil.Process], str]:
     """Have another process start the servers, and kill -9 it. Gives back the servers' processes and a mark in them."""
-    process = subprocess.Popen([sys.executable, "-c", OWNER, str(data_dir), how], stdout=subprocess.PIPE, text=True)
+    process = start_child([sys.executable, "-c", OWNER, str(data_dir), how], stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
         servers = [psutil.Process(int(word)) for word in process.stdout.readline().split()]
@@ -214,7 +215,7 @@ def test_a_stale_lock_file_with_the_number_of_another_process_neither_stops_the_
     place = find_place(data_dir)
     assert place is not None
     # As PostgreSQL's own user: another user's process never counts for it.
-    bystander = subprocess.Popen(["sleep", "600"], **as_user(place.user))
+    bystander = start_child(["sleep", "600"], **as_user(place.user_id, place.user_id))
     try:
         (place.postgres_data / "postmaster.pid").write_text(f"{bystander.pid}\n{place.postgres_data}\n")
         with quick(data_dir):

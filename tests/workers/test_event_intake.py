@@ -7,18 +7,31 @@ import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
-from pipeline import Pipeline, created
+from patience import DEADLINE_S
+from pipeline import Pipeline, created, eventually
 from served import ANNA, APP, Served, bearer
-from stored import body
+from stored import body, dead_letters
 
 from events.message import BATCH_TYPE, EVENT_TYPE
+from events.registry import BUNDLED_APPS
 from workers.access import ATTEMPTS_MAX
 from workers.event_intake import CONFIRMED_WITHIN_S
 from workers.http_binding import BODY_BYTES_MAX
 
+SHELF = """
+from events import BaseEvent, event_registry
+
+
+class Shelve(BaseEvent):
+    key = "shelve"
+
+
+event_registry.register(Shelve)
+"""
 EVENT = {"content-type": EVENT_TYPE, **bearer(APP)}
 BATCH = {"content-type": BATCH_TYPE, **bearer(APP)}
 
@@ -54,6 +67,78 @@ def test_a_batch_with_one_malformed_event_is_refused_whole_and_nothing_is_publis
     assert answer.status_code == 400
     assert [(fault["position"], fault["id"]) for fault in answer.json()["events"]] == [(2, bad["id"])]
     assert redis_pipeline.queue().ready == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason", "says"),
+    [
+        ({"subject": None}, "malformed", "subject is missing"),
+        (
+            {"type": "shelve", "subject": None, "data": {}},
+            "malformed",
+            "subject is missing: an event 'shelve' is about a case",
+        ),
+        (
+            {"type": "decline_help", "data": {"code": "DESP", "actor": {"id": "w", "role": "web"}}},
+            "role_not_allowed",
+            "an actor with the role 'web' may not choose code 'DESP'",
+        ),
+        ({"type": "assign_to_provider", "data": {"code": "REFSP"}}, "rejected", "context.provider"),
+    ],
+)
+def test_what_a_recorder_would_set_aside_for_what_it_says_is_refused_at_once_in_the_same_words(
+    redis_pipeline: Pipeline, changes: dict[str, Any], reason: str, says: str
+) -> None:
+    """Also where only the apps of the installation can say so."""
+    (redis_pipeline.directory / "shelf").mkdir()
+    (redis_pipeline.directory / "shelf" / "events.py").write_text(SHELF)
+    apps = {"CASELOG_APPS": ",".join([*BUNDLED_APPS, "shelf"]), "PYTHONPATH": str(redis_pipeline.directory)}
+    served = Served(redis_pipeline, **apps)
+    refused = {**created("HT-1"), **changes}
+    answer = served.post("/events", content=json.dumps([created("HT-2"), refused]), headers=BATCH)
+    assert answer.status_code == 400
+    [fault] = answer.json()["events"]
+    assert (fault["position"], fault["reason"]) == (2, reason)
+    assert says in fault["error"]
+    assert redis_pipeline.queue().ready == 0
+    recorder = redis_pipeline.start("recorder", **apps)
+    eventually(lambda: redis_pipeline.queue().consumers == 1, "the recorder consumes")
+    redis_pipeline.send(body(refused))
+    eventually(lambda: dead_letters(redis_pipeline.database_url), "a dead letter")
+    [letter] = dead_letters(redis_pipeline.database_url)
+    assert (letter["reason"], letter["message"]) == (reason, fault["error"])
+    assert recorder.is_running()
+
+
+def test_what_the_apps_here_do_not_know_is_accepted_and_left_to_the_recorders(
+    redis_pipeline: Pipeline, served: Served
+) -> None:
+    """They may be newer; and an app that cannot be imported here keeps nothing away."""
+    unknown = [{**created("HT-1"), "type": "not_yet"}, {**created("HT-2"), "data": {"code": "NOT-YET"}}]
+    assert served.post("/events", content=json.dumps(unknown), headers=BATCH).status_code == 202
+    without = Served(redis_pipeline, CASELOG_APPS="no_such_app")
+    nobody = {**created("HT-3"), "type": "decline_help", "data": {"code": "DESP"}}
+    assert without.post("/events", content=body(nobody), headers=EVENT).status_code == 202
+    assert "no_such_app" in without.worker.said()
+    assert redis_pipeline.queue().ready == 2
+
+
+def test_an_empty_batch_is_accepted_and_sends_nothing(redis_pipeline: Pipeline, served: Served) -> None:
+    answer = served.post("/events", content="[]", headers=BATCH)
+    assert (answer.status_code, answer.json()) == (202, {"accepted": 0})
+    assert redis_pipeline.queue().ready == 0
+
+
+def test_a_quoted_header_is_the_case_that_it_quotes(redis_pipeline: Pipeline, served: Served) -> None:
+    attributes = {f"ce-{name}": value for name, value in created("HT-1").items() if name != "data"}
+    data = {"code": "CASE_CREATED", "actor": {"id": "a", "role": "operator"}}
+    quoted = {**attributes, "ce-subject": '"HT-\\1"', **bearer(APP)}
+    assert served.post("/events", json=data, headers=quoted).status_code == 202
+    answer = served.post("/events", json=data, headers={**quoted, "ce-subject": "HT%"})
+    assert (answer.status_code, "'ce-subject'" in answer.json()["detail"]) == (400, True)
+    redis_pipeline.start("recorder")
+    redis_pipeline.recorded(1)
+    assert redis_pipeline.one('select reference from "case"') == "HT-1"
 
 
 def test_without_the_right_token_nothing_is_published_and_the_log_says_who_tried(
@@ -101,7 +186,7 @@ def test_a_body_over_the_limit_is_refused_before_it_is_read(served: Served) -> N
     port = int(served.url.rpartition(":")[2])
     with socket.create_connection(("127.0.0.1", port)) as client:
         head = "".join(f"{name}: {value}\r\n" for name, value in too_long.items())
-        client.sendall(f"POST /events HTTP/1.1\r\nhost: x\r\n{head}\r\n".encode())
+        client.sendall(f"POST /events HTTP/1.1\r\nhost: 127.0.0.1\r\n{head}\r\n".encode())
         client.settimeout(30)
         assert client.recv(12) == b"HTTP/1.1 413"
     answer = served.post("/events", content=endless(), headers=BATCH)
@@ -143,7 +228,7 @@ def test_a_broker_that_is_silent_does_not_keep_the_process(tmp_path: Path, datab
             on_its_way, _ = silent.accept()
             with on_its_way:
                 served.worker.stop()  # fails where it takes longer than is promised
-            assert isinstance(waiting.exception(30), httpx.TransportError) or waiting.result().is_server_error
+            assert isinstance(waiting.exception(DEADLINE_S), httpx.TransportError) or waiting.result().is_server_error
         finally:
             pipeline.close()
 
@@ -153,4 +238,4 @@ def test_openapi_describes_what_is_taken_and_what_is_answered(served: Served) ->
     assert "/" in described
     operation = described["/events"]["post"]
     assert set(operation["requestBody"]["content"]) == {EVENT_TYPE, BATCH_TYPE, "application/json"}
-    assert set(operation["responses"]) == {"202", "400", "401", "403", "413", "415", "429", "503"}
+    assert set(operation["responses"]) == {"202", "400", "401", "403", "413", "415", "421", "429", "503"}

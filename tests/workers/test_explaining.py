@@ -167,7 +167,9 @@ def test_what_was_known_at_a_moment_leaves_out_what_was_recorded_later(recording
     assert answer("case", "AB-1", "--as-of", at(20))["billable_time"] == 600
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(data=st.data(), events=event_sets(settled=True))
 def test_a_history_equals_the_independent_reading_of_that_part_of_the_events(
     data: st.DataObject, events: list[Json], database_url: str, engine: Engine, registry: EventRegistry
@@ -273,7 +275,7 @@ def test_explain_says_where_the_stored_case_differs_from_its_log(recording: Reco
 
 
 def test_the_log_says_why_an_entry_is_suppressed(recording: Recording) -> None:
-    """Each rule of RULES.md §3, with the log that stands for the one suppressed."""
+    """Each rule of docs/rules.md §3, with the log that stands for the one suppressed."""
     story = [
         *a_case()[:3],
         event("case", "CASE_VIEWED", 13, actor=OPERATOR),

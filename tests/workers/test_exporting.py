@@ -18,11 +18,14 @@ from zoneinfo import ZoneInfo
 import pyarrow.parquet
 import pytest
 from bucket import Bucket
+from patience import DEADLINE_S
 from pipeline import Pipeline, eventually
 from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import ProgrammingError
 
 from schema import audit, report_exports
 from schema.connection import make_engine
+from schema.migrate import head_revision
 from schema.report_exports import Export
 from schema.reports.finding import get_report
 from schema.reports.reading import Reading, read_rows
@@ -78,8 +81,10 @@ def change(engine: Engine, export: Export, assignment: str) -> None:
         db.execute(text(f"update report_export set {assignment} where id = :id"), {"id": export.id})
 
 
-def an_exporter(engine: Engine, *, retention_days: int = 7, renewed_s: float = OFTEN_S) -> Exporter:
-    return Exporter(engine, retention_days=retention_days, renewed_s=renewed_s)
+def an_exporter(
+    engine: Engine, *, exports: Path | str = "/", retention_days: int = 7, renewed_s: float = OFTEN_S
+) -> Exporter:
+    return Exporter(engine, exports=str(exports), retention_days=retention_days, renewed_s=renewed_s)
 
 
 def names(directory: Path) -> list[str]:
@@ -101,11 +106,11 @@ def in_the_middle(exporter: Exporter, bucket: type[Bucket]) -> Iterator[None]:
     with ThreadPoolExecutor(1) as thread:
         swept = thread.submit(exporter.sweep)
         try:
-            assert bucket.is_waited_for.wait(30)
+            assert bucket.is_waited_for.wait(DEADLINE_S)
             yield
         finally:
             bucket.is_open.set()
-        swept.result(30)
+        swept.result(DEADLINE_S)
 
 
 # What is exported
@@ -160,7 +165,7 @@ def test_several_workers_at_once_do_each_export_once(engine: Engine, tmp_path: P
     together = threading.Barrier(3)
 
     def work(exporter: Exporter) -> int:
-        together.wait(30)
+        together.wait(DEADLINE_S)
         return exporter.sweep()
 
     with ThreadPoolExecutor(3) as threads:
@@ -238,7 +243,7 @@ def test_a_stop_does_not_wait_for_what_postgresql_is_at(engine: Engine, tmp_path
         swept = thread.submit(exporter.sweep)
         eventually(lambda: look(engine, export).status == "running", "it runs")
         exporter.stop()
-        assert swept.result(30) == 1
+        assert swept.result(DEADLINE_S) == 1
     assert look(engine, export).status == "queued"
     assert names(tmp_path) == []
 
@@ -250,6 +255,25 @@ def test_a_database_that_is_away_is_waited_for(redis_pipeline: Pipeline, engine:
         assert exporter.sweep() == 0
     assert exporter.sweep() == 1
     assert look(engine, export).status == "done"
+
+
+def test_one_that_another_schema_is_in_the_way_of_waits_for_the_right_version(engine: Engine, tmp_path: Path) -> None:
+    """While it is not migrated it is nobody's failure; the same error where the schema is right is the report's."""
+    export = ask(engine, tmp_path)
+    exporter = an_exporter(engine, exports=tmp_path)
+    revision = head_revision()
+    with engine.begin() as db:
+        db.execute(text("alter table report_sum rename n1 to number_1"))
+        db.execute(text("update alembic_version set version_num = '9999'"))
+    with pytest.raises(ProgrammingError):
+        exporter.sweep()
+    assert (look(engine, export).status, look(engine, export).attempts) == ("queued", 0)
+    with engine.begin() as db:
+        db.execute(text("update alembic_version set version_num = :revision"), {"revision": revision})
+    exporter.sweep()
+    assert "UndefinedColumn" in failure_of(engine, export)
+    with engine.begin() as db:
+        db.execute(text("alter table report_sum rename number_1 to n1"))
 
 
 def test_a_database_that_goes_away_in_the_middle_costs_an_attempt_and_no_more(
@@ -342,7 +366,7 @@ def test_deleting_a_running_export_stops_it_at_its_next_renewal(
     with in_the_middle(exporter, bucket):
         with engine.begin() as db:
             report_exports.delete(db, export.id, who="ben", why=None)
-        assert is_noted.wait(30)
+        assert is_noted.wait(DEADLINE_S)
     assert (bucket.objects, bucket.uploads) == ({}, 0)
     assert bucket.written < 3 * BUFFER_BYTES
     assert look(engine, export).status == "cancelled"
@@ -391,3 +415,19 @@ def test_a_file_that_cannot_be_removed_is_told_and_tried_again(engine: Engine, b
     change(engine, export, "held_until = clock_timestamp() - interval '1 s'")
     exporter.sweep()
     assert bucket.objects == {}
+
+
+@pytest.mark.parametrize("asked_by", ["a directory elsewhere", "a link", "another scheme"])
+def test_what_was_asked_for_elsewhere_is_written_nowhere(engine: Engine, tmp_path: Path, asked_by: str) -> None:
+    """Whoever wrote the row: the worker has its own setting."""
+    exports, elsewhere = tmp_path / "exports", tmp_path / "elsewhere"
+    exports.mkdir()
+    elsewhere.mkdir()
+    (exports / "link").symlink_to(elsewhere)
+    links = {"a directory elsewhere": str(elsewhere), "a link": str(exports / "link")}
+    export = ask(engine, links.get(asked_by, f"ftp:{elsewhere}"))
+    an_exporter(engine, exports=exports).sweep()
+    expected = "exports go to a directory, or to s3://" if asked_by == "another scheme" else "set CASELOG_EXPORT_URL"
+    assert expected in failure_of(engine, export)
+    assert names(elsewhere) == []
+    assert names(exports) == ["link"]

@@ -16,7 +16,7 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pipeline import ROOT
 
@@ -156,6 +156,19 @@ def test_what_is_read_from_parquet_is_what_json_lines_say(rows: list[tuple[str, 
     assert [row | {"at": row["at"] and datetime.fromisoformat(row["at"])} for row in lines] == pq.read_table(
         io.BytesIO(written("parquet", columns, rows))
     ).to_pylist()
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(texts, st.dictionaries(texts, texts, max_size=2), st.binary(max_size=5)), max_size=5))
+@example([("a\u2028b\u2029c\x85d", {"\u2028": "\u2029"}, "\x85".encode())])
+def test_json_lines_are_lines_for_every_reader(rows: list[tuple[str, dict[str, str], bytes]]) -> None:
+    columns = (Column(name="a", description=""), Column(name="j", kind="json", description=""),
+               Column(name="raw", kind="bytes", description=""))  # fmt: skip
+    content = written("jsonl", columns, rows).decode()
+    lines = content.splitlines()
+    assert len(lines) == content.count("\n") == len(rows)
+    found = [json.loads(line) for line in lines]
+    assert found == [{"a": text, "j": value, "raw": raw.decode(errors="replace")} for text, value, raw in rows]
 
 
 def test_numbers_of_postgresqls_own_width_are_numbers() -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import psycopg
 import pytest
 from brokers.broker_under_test import RedisServer
+from patience import DEADLINE_S
 from pipeline import Pipeline, created, event, eventually
 from proof import RULES, add_up_reports, assert_verified
 from reference import fold_all
@@ -98,7 +99,7 @@ def test_what_a_slow_transaction_writes_beside_fast_ones_is_aggregated_once_it_c
     def stand_still() -> None:
         if next(steps) == "stored":
             written.set()
-            assert commit.wait(20)
+            assert commit.wait(DEADLINE_S)
 
     slow = Recording(engine, event_registry, RULES, progress=stand_still)
     fast = Recording(engine, event_registry, RULES)
@@ -106,7 +107,7 @@ def test_what_a_slow_transaction_writes_beside_fast_ones_is_aggregated_once_it_c
     thread = threading.Thread(target=slow.record, args=([decode(body(*journey))],))
     thread.start()
     try:
-        assert written.wait(20)
+        assert written.wait(DEADLINE_S)
         for number in range(2, 12):
             fast.record([decode(body(created(f"AB-{number}")))])
         add_up_reports(database_url)
@@ -117,14 +118,12 @@ def test_what_a_slow_transaction_writes_beside_fast_ones_is_aggregated_once_it_c
         thread.join()
     assert count(database_url, "report_outbox") == 1
     add_up_reports(database_url)
-    sums = (
-        "select report, sum(n1)::int from report_sum where report in ('case_volume', 'provider_allocation') group by 1"
-    )
+    sums = "select report, sum(n1)::int from report_sum where report in ('case_volume', 'outcomes') group by 1"
     order = "select array_agg(case_reference order by id) from log"
     with engine.connect() as db:
         assert {report: number for report, number in db.execute(text(sums))} == {  # noqa: C416 - rows, not pairs
             "case_volume": 11,
-            "provider_allocation": 1,
+            "outcomes": 1,
         }
         assert db.execute(text(order)).scalar_one()[:2] == ["AB-1", "AB-1"]
     assert count(database_url, "assignment") == 1
@@ -151,7 +150,7 @@ def test_a_recorder_that_stands_still_within_a_batch_holds_nobody_up_for_ever_an
         eventually(lambda: redis_pipeline.one(waits) == 1, "the recorder waits for the row, with its actor locked")
         os.kill(zombie.pid, signal.SIGSTOP)
     redis_pipeline.start("recorder")
-    redis_pipeline.recorded(4, within_s=75)
+    redis_pipeline.recorded(4, within_s=DEADLINE_S)
     os.kill(zombie.pid, signal.SIGCONT)
     redis_pipeline.publish([created("AB-3")])
     redis_pipeline.recorded(5)
@@ -215,7 +214,7 @@ def test_ten_thousand_poison_events_in_a_row_hold_no_good_one_back(pipeline: Pip
     recorder = pipeline.start("recorder", CASELOG_BREAKER_COUNT="0")
     pipeline.start("tasks")
     pipeline.publish(all_of_them)
-    pipeline.recorded(len(good), within_s=90)
+    pipeline.recorded(len(good), within_s=DEADLINE_S)
     eventually(lambda: pipeline.one("select count(*) from dead_letter") == 10_000, "every one is a dead letter")
     eventually(lambda: pipeline.one("select count(*) from parked") == 0, "none waits for its case")
     assert recorder.stop() == 0
@@ -238,7 +237,7 @@ def test_a_flood_of_poison_trips_the_breaker_and_after_its_resuming_nothing_is_m
     assert recorder.stop() == 0
     pipeline.start("recorder", CASELOG_BREAKER_COUNT="0")
     assert pipeline.run("resume").returncode == 0
-    pipeline.recorded(len(good), within_s=90)
+    pipeline.recorded(len(good), within_s=DEADLINE_S)
     eventually(lambda: pipeline.one("select count(*) from dead_letter") == 10_000, "every one is a dead letter")
     eventually(lambda: pipeline.one("select count(*) from parked") == 0, "none waits for its case")
     pipeline.drain_reports()
@@ -266,7 +265,7 @@ def test_on_rabbitmq_a_message_is_delivered_as_often_as_its_recorders_die(amqp_u
         held: list[Any] = []
         with broker.consume(broker.open_channel(connection), broker.EVENTS_QUEUE, held.append, prefetch_messages=1):
             while not held:
-                connection.drain_events(timeout=10)
+                connection.drain_events(timeout=DEADLINE_S)
             connection.collect()  # cut, not closed: as if it was killed
     with broker.connect(amqp_url) as connection:
 

@@ -1,4 +1,4 @@
-"""Each check of /healthcheck.json against real servers: what turns it red, and that nothing else does (RULES.md §8)."""
+"""Each check of /healthcheck.json on real servers: what turns it red, and that nothing else does (docs/rules.md §8)."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from typing import Any
 import msgspec
 import pytest
 import redis
+from patience import allowance_s
+from pipeline import eventually
 from sqlalchemy import text
 
 from events.broker import EVENTS_EXCHANGE, EVENTS_QUEUE, connect, consume, publish
@@ -26,8 +28,13 @@ from workers.pages import checks_json
 from workers.services import redis_py_url
 from workers.settings import Settings
 
-NAMES = ("database", "broker", "redis", "disk", "recorder", "tasks", "queue", "aggregates", "dead_letters")
-SETTINGS = Settings()
+NAMES = (
+    *("database", "broker", "redis", "disk", "recorder", "tasks"),
+    *("queue", "removals", "aggregates", "dead_letters", "rebuild", "durability"),
+    *("continuity", "replication"),
+)
+# The tests' PostgreSQL is a quick one, which keeps nothing through a crash of its machine.
+SETTINGS = Settings(accept_loss=True)
 
 
 def client_of(url: str) -> redis.Redis:
@@ -105,15 +112,25 @@ def test_all_is_green_where_servers_answer_and_workers_beat(database_url: str, b
 @pytest.mark.parametrize(
     ("away", "expected"),
     [
-        ("database", {"database", "aggregates", "dead_letters"}),
-        ("broker", {"broker", "queue"}),
-        ("redis", {"redis", "recorder", "tasks"}),
+        ("database", {"database", "aggregates", "dead_letters", "rebuild", "continuity"}),
+        ("broker", {"broker", "queue", "removals"}),
+        ("redis", {"redis", "recorder", "tasks", "continuity"}),
     ],
 )
 def test_a_server_that_is_away_turns_its_own_checks_red_and_no_others(
-    database_url: str, broker_url: str, redis_url: str, nobody: int, *, away: str, expected: set[str]
+    database_url: str,
+    broker_url: str,
+    redis_url: str,
+    nobody: int,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    away: str,
+    expected: set[str],
 ) -> None:
+    monkeypatch.setattr(health_module, "WITHIN_S", allowance_s(health_module.WITHIN_S))  # the others answer in time
     beat_all(redis_url)
+    if broker_url.startswith("redis"):
+        expected = expected - {"removals"}  # which no policy makes there
     if away == "database":
         database_url = f"postgresql://caselog@127.0.0.1:{nobody}/caselog"
     elif away == "broker":
@@ -137,10 +154,14 @@ def test_servers_that_never_answer_are_red_in_bounded_time_and_no_threads_pile_u
         began = monotonic()
         for _ in range(3):
             assert red(health) == set(NAMES) - {"disk"}
-            running = [thread.name for thread in threading.enumerate() if thread.name.startswith("check ")]
-            assert len(running) == len(set(running))
-        # Three rounds of 3 seconds at most; twice that, because machines are busy.
-        assert monotonic() - began < 3 * 2 * health_module.WITHIN_S
+            eventually(_one_thread_a_check, "no more than one thread a check runs")  # one that is over ends in a moment
+        # Three rounds of 3 seconds at most.
+        assert monotonic() - began < allowance_s(3 * health_module.WITHIN_S)
+
+
+def _one_thread_a_check() -> bool:
+    running = [thread.name for thread in threading.enumerate() if thread.name.startswith("check ")]
+    return len(running) == len(set(running))
 
 
 def test_a_database_without_our_tables_is_red_and_the_hint_names_the_command(
@@ -202,6 +223,18 @@ def test_one_that_waits_for_the_database_is_red_but_is_not_called_silent(databas
     assert "database" in str(check.hint)
 
 
+def test_one_that_needs_another_schema_says_which_and_not_that_the_database_is_away(
+    database_url: str, redis_url: str
+) -> None:
+    beat_all(redis_url)
+    why = "the database is at revision 0004, and this caselog needs 0014: run caselog migrate"
+    write_beat(redis_url, "tasks", doing=Doing.NO_DATABASE, why=why, proof_age_s=40, age_s=1)
+    with health_of(database_url, redis_url, redis_url) as health:
+        value = health.check()["tasks"].value
+    assert f"is waiting ({why}), without work for 4" in value
+    assert "waiting for the database" not in value
+
+
 @pytest.mark.parametrize(
     ("doing", "age_s", "well"),
     [(Doing.PAUSED, 1, True), (Doing.PAUSED, 40, False), (Doing.TRIPPED, 1, False)],
@@ -228,7 +261,9 @@ def test_the_thresholds_are_settings(database_url: str, redis_url: str) -> None:
     beat_all(redis_url)
     write_beat(redis_url, "tasks", age_s=50)
     for limit_s, expected in ((60, set()), (40, {"tasks"})):
-        with health_of(database_url, redis_url, redis_url, Settings(health_heartbeat_s=limit_s)) as health:
+        with health_of(
+            database_url, redis_url, redis_url, Settings(health_heartbeat_s=limit_s, accept_loss=True)
+        ) as health:
             assert red(health) == expected
             assert f"{limit_s} s" in str(health.check()["tasks"].threshold)
 
@@ -308,7 +343,7 @@ def test_aggregates_are_red_when_the_oldest_delta_is_older_than_the_setting(
     with health_of(database_url, redis_url, redis_url) as health:
         execute(
             database_url,
-            "insert into report_outbox (deltas, sums, cases, created_at) "
+            "insert into report_outbox (deltas, sums, case_references, created_at) "
             f"values (1, '[]', '{{}}', now() - interval '{age_s} seconds'), (1, '[]', '{{}}', now())",
         )
         assert red(health) == expected
@@ -328,7 +363,7 @@ def test_a_dead_letter_newer_than_the_setting_is_red_and_0_means_never(
         f"values ('malformed', '', 1, 'a', 'a', now() - interval '{age_s} seconds'),"
         "('malformed', '', 1, 'b', 'b', now() - interval '9 days')",
     )
-    settings = Settings(health_dead_letter_s=threshold_s)
+    settings = Settings(health_dead_letter_s=threshold_s, accept_loss=True)
     with health_of(database_url, redis_url, redis_url, settings) as health:
         assert red(health) == expected
 
@@ -369,15 +404,18 @@ def execute(database_url: str, statement: str) -> None:
     engine.dispose()
 
 
+def _objects() -> int:
+    gc.collect()
+    return len(gc.get_objects())
+
+
 def test_to_ask_again_and_again_adds_nothing_to_the_memory_of_who_asks(database_url: str, redis_url: str) -> None:
     """A probe asks every few seconds, for months. No object may stay behind, in no cache of a library's either."""
     with health_of(database_url, redis_url, redis_url) as health:
         for _ in range(5):
             health.check()
-        gc.collect()
-        before = len(gc.get_objects())
+        before = _objects()
         for _ in range(20):
             health.check()
-        gc.collect()
-        # A thread that has just ended may hold a few.
-        assert len(gc.get_objects()) - before < 100
+        # A thread that is about to end holds a few for as long.
+        eventually(lambda: _objects() - before < 100, "nothing stays behind")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from patience import DEADLINE_S
 from pipeline import eventually
 from redis import Redis
 
@@ -48,7 +49,7 @@ def test_it_is_written_once_a_second_at_most_and_no_work_is_forgotten(client: Re
         one.beat()
         return read_beats(client)[0].events == 1000
 
-    eventually(all_is_told, "a later beat tells the sum", within_s=10)
+    eventually(all_is_told, "a later beat tells the sum", within_s=DEADLINE_S)
 
 
 def test_a_change_from_busy_to_idle_is_written_at_once(client: Redis) -> None:

@@ -9,6 +9,7 @@ import psutil
 import pytest
 from corpus import SECRET, good, messages
 from kombu.compression import compress
+from patience import DEADLINE_S
 from pipeline import Pipeline, created
 from served import APP, Served, bearer
 from sqlalchemy import Engine
@@ -63,7 +64,7 @@ def test_what_claims_to_be_compressed_is_never_unpacked(pipeline: Pipeline) -> N
         bodies: list[bytes] = []
         with broker.consume(channel, broker.EVENTS_QUEUE, lambda m: bodies.append(m.body), prefetch_messages=10):
             while len(bodies) < 2:
-                connection.drain_events(timeout=20)
+                connection.drain_events(timeout=DEADLINE_S)
     assert [len(body) for body in bodies] == [len(packed)] * 2
     assert bodies == [packed] * 2
 
@@ -109,7 +110,7 @@ def test_whatever_is_in_the_queue_a_recorder_stays_small_and_goes_on(redis_pipel
     before = psutil.Process(recorder.pid).memory_info().rss
     redis_pipeline.send(*FLOODS.values(), b"[" + b"{}," * (6 * MIB) + b"{}]")
     redis_pipeline.publish([created("AB-2")])
-    redis_pipeline.recorded(2, within_s=120)
+    redis_pipeline.recorded(2, within_s=DEADLINE_S)
     assert count(redis_pipeline.database_url, "dead_letter") == len(FLOODS) + 1
     assert psutil.Process(recorder.pid).memory_info().rss - before < 400 * MIB
     redis_pipeline.drain_reports()

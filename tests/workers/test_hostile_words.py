@@ -11,6 +11,7 @@ from html.parser import HTMLParser
 from urllib.parse import quote
 
 import pytest
+from patience import DEADLINE_S
 from pipeline import Pipeline, created, event, eventually
 from served import ANNA, Served, bearer
 from stored import count, dead_letters, dump
@@ -116,6 +117,7 @@ def test_hostile_words_are_text_wherever_they_come_out(redis_pipeline: Pipeline)
     assert "forged" not in [json.loads(line)["event"] for line in said.splitlines() if line]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_no_parameter_is_a_statement(redis_pipeline: Pipeline) -> None:
     """Of HTTP: whatever it says, nothing in the database changes and nothing fails."""
@@ -184,7 +186,7 @@ def test_at_a_terminal_a_log_line_moves_no_cursor_and_stays_one_line() -> None:
         "logging.getLogger('library').warning(word)"
     )
     terminal, end = os.openpty()
-    subprocess.run([sys.executable, "-c", code], stderr=end, check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code], stderr=end, check=True, timeout=DEADLINE_S)
     os.close(end)
     said = b""
     try:

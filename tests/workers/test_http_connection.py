@@ -5,18 +5,33 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import suppress
-from typing import Any
+from contextlib import contextmanager, suppress
+from typing import Any, Final
 
 import pytest
 import uvicorn
+from patience import DEADLINE_S
 from pipeline import eventually
+from structlog.testing import capture_logs
 
 from workers import http_connection
 from workers.http_connection import HttpConnection
 from workers.status import listen
 
 PATIENCE_S = 0.3
+
+
+@contextmanager
+def serving(app: Any) -> Iterator[int]:
+    """The port on which this application is asked."""
+    with listen("127.0.0.1", 0) as listener:
+        server = uvicorn.Server(uvicorn.Config(app, http=HttpConnection, log_config=None, lifespan="off", ws="none"))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        eventually(lambda: server.started, "it listens")
+        yield listener.getsockname()[1]
+        server.should_exit = True
+        thread.join(DEADLINE_S)
 
 
 @pytest.fixture
@@ -30,14 +45,8 @@ def port(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
         await send({"type": "http.response.body"})
 
-    with listen("127.0.0.1", 0) as listener:
-        server = uvicorn.Server(uvicorn.Config(app, http=HttpConnection, log_config=None, lifespan="off", ws="none"))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-        thread.start()
-        eventually(lambda: server.started, "it listens")
-        yield listener.getsockname()[1]
-        server.should_exit = True
-        thread.join(10)
+    with serving(app) as found:
+        yield found
 
 
 def answers(client: socket.socket) -> bytes:
@@ -50,8 +59,8 @@ def answers(client: socket.socket) -> bytes:
     return found
 
 
-GET = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
-POST = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\n"
+GET = b"GET / HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n"
+POST = b"POST / HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: 1000\r\n\r\n"
 
 
 @pytest.mark.parametrize(
@@ -82,6 +91,47 @@ def is_cut(client: socket.socket) -> bool:
         return False
     except OSError:
         return True
+
+
+def test_what_an_application_raises_is_told_once_in_full_and_then_as_a_number() -> None:
+    """Whoever finds out how to make it raise does not fill the log, and nobody is left to think that it was once."""
+    many = 100
+
+    async def app(scope: Any, _receive: Any, _send: Any) -> None:
+        if scope["path"] == "/other":
+            raise LookupError("another one")
+        raise ValueError("what was asked for")
+
+    with capture_logs() as told, serving(app) as port:
+        for path in ["/"] * many + ["/other"]:
+            with socket.create_connection(("127.0.0.1", port)) as client:
+                client.sendall(f"GET {path} HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n\r\n".encode())
+                assert answers(client).startswith(b"HTTP/1.1 500")
+    assert all(line["log_level"] == "error" and line["address"] == "127.0.0.1" for line in told)
+    assert [line.get("in_a_minute") for line in told] == [None, 2, 4, 8, 16, 32, 64, None]
+    assert [str(line["exc_info"]) for line in told if "exc_info" in line] == ["what was asked for", "another one"]
+
+
+BROKEN: Final = b"GET / HTTP/1.1\r\nhost: 127.0.0.1\r\ntransfer-encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize("pieces", [[BROKEN, b"zzz\r\n"], [BROKEN + b"zzz\r\n"]], ids=["after the answer", "before it"])
+def test_what_is_no_http_behind_a_request_ends_the_connection_and_raises_nothing(
+    caplog: pytest.LogCaptureFixture, pieces: list[bytes]
+) -> None:
+    async def app(_scope: Any, _receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
+        await send({"type": "http.response.body"})
+
+    with serving(app) as port, socket.create_connection(("127.0.0.1", port)) as client:
+        client.settimeout(DEADLINE_S)
+        client.sendall(pieces[0])
+        first = client.recv(65536)
+        assert first.split()[1] == (b"200" if len(pieces) > 1 else b"400")
+        with suppress(OSError):
+            client.sendall(b"".join(pieces[1:]))
+        answers(client)
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []
 
 
 def test_an_answer_on_a_connection_that_stays_open_is_sent_at_once() -> None:

@@ -311,7 +311,8 @@ def test_a_poison_letter_costs_only_itself(engine: Engine, registry: EventRegist
     assert (report.recorded, [one.reason for one in report.failures]) == (6, ["failed"])
     [left] = dead_letters(database_url)
     assert (left["event_id"], left["attempts"]) == (poison["id"], 2)
-    assert entries(engine)[0].detail == {"filter": {}, "chosen": 7, "recorded": 6, "failed": 1}
+    counts = {"chosen": 7, "recorded": 6, "failed": 1}
+    assert entries(engine)[0].detail == {"filter": {}, **counts, "cases": ["AB-1", "AB-2"]}
     add_up(engine)
 
 
@@ -434,7 +435,7 @@ def test_where_the_database_goes_away_the_report_says_so_and_the_rest_can_be_don
     assert report.interrupted
     assert (count(database_url, "log"), count(database_url, "dead_letter")) == (3, 4)
     [entry] = entries(engine)
-    assert entry.detail == {"filter": {}, "chosen": 6, "recorded": 2}
+    assert entry.detail == {"filter": {}, "chosen": 6, "recorded": 2, "cases": ["AB-1"]}
     assert requeue_all(engine, registry).recorded == 4
     add_up(engine)
 
@@ -446,7 +447,8 @@ def test_what_was_requeued_is_in_the_audit_with_who_why_and_what_came_of_it(
     requeue_all(engine, registry, Filter(key="own"))
     [entry] = entries(engine)
     assert (entry.who, entry.action, entry.why) == ("anna", "dead.requeue", "mended")
-    assert entry.detail == {"filter": {"key": "own"}, "chosen": 3, "recorded": 1, "failed": 1, "parked": 1}
+    counts = {"chosen": 3, "recorded": 1, "failed": 1, "parked": 1}
+    assert entry.detail == {"filter": {"key": "own"}, **counts, "cases": ["AB-1", "AB-9"]}
     assert requeue_all(engine, registry, Filter(key="no such")).is_success
     assert len(entries(engine)) == 1
     add_up(engine)
@@ -465,10 +467,13 @@ def test_letters_that_are_discarded_leave_their_names_in_the_audit_and_not_what_
     told = entries(engine)
     assert {(one.who, one.action, one.why) for one in told} == {("anna", "dead.discard", "tests")}
     assert [one for entry in told for one in entry.detail["letters"]] == [
-        {name: row[name] for name in ("id", "source", "event_id", "reason")} | {"fingerprint": row["fingerprint"].hex()}
+        {name: row[name] for name in ("id", "source", "event_id", "case_reference", "reason")}
+        | {"fingerprint": row["fingerprint"].hex()}
         for row in rows
     ]
     assert [entry.detail["discarded"] for entry in told] == [2, 1]
+    with engine.connect() as db:
+        assert [*audit.list_audit(db, case="AB-1")] == told[::-1]
     assert "secret" not in str(dump(database_url)["audit"])
     assert discard(engine, ids, wanted=Filter(), who="anna") == 0
     assert len(entries(engine)) == 2
@@ -480,7 +485,11 @@ def test_who_sees_an_events_bytes_is_in_the_audit(engine: Engine, registry: Even
     assert [letter.raw for letter in reveal(engine, [second["id"], 999], who="anna", why="asked")] == [second["raw"]]
     assert reveal(engine, [999], who="anna") == []
     [entry] = entries(engine)
-    assert (entry.action, entry.why, entry.detail) == ("dead.reveal", "asked", {"ids": [second["id"]]})
+    assert (entry.action, entry.why, entry.detail) == (
+        "dead.reveal",
+        "asked",
+        {"ids": [second["id"]], "cases": ["AB-1"]},
+    )
     assert first["id"] != second["id"]
 
 

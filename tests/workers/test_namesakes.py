@@ -13,6 +13,7 @@ import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from patience import DEADLINE_S
 from pipeline import created, event
 from rewriting import JSON_VALUES, rewritten
 from sqlalchemy import Engine
@@ -151,7 +152,7 @@ def test_of_two_recorders_that_take_one_each_at_once_one_wins_and_nothing_is_los
 
     def record(side: list[Json]) -> tuple[int, int]:
         one = Recording(engine, event_registry, RULES)
-        together.wait(timeout=30)
+        together.wait(timeout=DEADLINE_S)
         results = [one.record([message(*side[at : at + 4])]) for at in range(0, 40, 4)]
         return sum(r.recorded for r in results), sum(r.dead.total() for r in results)
 
@@ -184,7 +185,9 @@ def test_an_event_whose_subject_its_class_ignores_is_the_same_when_it_comes_agai
 
 
 @pytest.mark.slow
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(data=st.data())
 def test_an_event_that_comes_again_in_any_other_writing_changes_nothing(
     database_url: str, recording: Recording, data: st.DataObject

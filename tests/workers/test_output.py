@@ -5,14 +5,17 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
-from workers.output import output_to, print_table, rfc3339, write_rows
+from workers.output import output_to, print_event, print_table, rfc3339, write_rows
 
 NOON = datetime(2026, 7, 1, 12, 0, 0, 123000, tzinfo=UTC)
 SUMMER = timezone(timedelta(hours=1))
@@ -35,6 +38,17 @@ def test_json_lines_keep_what_a_value_is() -> None:
     row = ["x", None, True, 7, {"a": [1]}, "", "Grüße\n"]
     columns = list("abcdefg")
     assert json.loads(written(columns, [row])) == dict(zip(columns, row, strict=True))
+
+
+@settings(deadline=None)
+@given(st.lists(st.text(st.characters(codec="utf-8"), max_size=20), max_size=5))
+@example(["a\u2028b", "\u2029", "\x85", "a\r\nb\x0b\x0c\x1c\x1d\x1e", "\u0085\u2027\u202a\u00a0"])
+def test_every_reader_of_lines_finds_a_row_a_line(texts: list[str]) -> None:
+    """Also one that ends a line at each character that Unicode calls a line's end; and each text is as it was."""
+    content = written(["a", "b\u2028"], [[text, {text: [text]}] for text in texts])
+    lines = content.decode().splitlines()
+    assert len(lines) == content.count(b"\n") == len(texts)
+    assert [json.loads(line) for line in lines] == [{"a": text, "b\u2028": {text: [text]}} for text in texts]
 
 
 def test_bytes_that_are_no_text_are_shown_as_far_as_they_can_be() -> None:
@@ -121,3 +135,20 @@ def test_a_table_on_a_pipe_never_cuts_a_cell(capsys: pytest.CaptureFixture[str])
     long = "x" * 1000
     print_table(["a", "b"], [[long, 1]])
     assert capsys.readouterr().out.count("x") == 1000
+
+
+def test_numbers_stand_at_the_right_and_the_values_of_a_record_at_the_left(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table(["number", "value"], [[7, 7], [12345, "text"], [None, None]])
+    lines = capsys.readouterr().out.splitlines()
+    [seven] = [line for line in lines if "7" in line]
+    assert re.fullmatch(r"│\s{6}7 │ 7\s+│", seven)
+
+
+def test_an_event_is_shown_with_its_own_indentation_and_obeyed_in_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    event = {"id": "1", "data": {"code": "SPOP", "notes": "caf\u00e9 \u202e"}}
+    for indent in (2, "\t", None):
+        written = json.dumps(event, indent=indent, ensure_ascii=True)
+        print_event(written.replace("\n", "\r\n").encode())
+        assert capsys.readouterr().out == written + "\n"
+    print_event(b"{\x1b[2J\r\xe2\x80\xae\xff}")
+    assert capsys.readouterr().out == "{\\x1b[2J\\r\\u202e\N{REPLACEMENT CHARACTER}}\n"

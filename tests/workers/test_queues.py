@@ -16,7 +16,9 @@ from typing import Any
 
 import dramatiq
 import pytest
+from children import start_child
 from kombu import Connection
+from patience import DEADLINE_S
 from pipeline import Pipeline, created, event, eventually
 from redis import Redis
 
@@ -159,7 +161,7 @@ def test_watched_by_a_program_it_is_a_line_of_json_a_second(redis_pipeline: Pipe
         assert process.stdout is not None
         looks = [json.loads(process.stdout.readline()) for _ in range(3)]
         process.send_signal(signal.SIGINT)
-        assert process.wait(10) == 0
+        assert process.wait(DEADLINE_S) == 0
     moments = [datetime.fromisoformat(look["time"]) for look in looks]
     assert all(abs(datetime.now(UTC) - moment) < timedelta(minutes=1) for moment in moments)
     assert moments == sorted(moments)
@@ -187,7 +189,7 @@ def test_watched_in_a_terminal_it_shows_the_queues_with_a_sparkline_and_a_pause(
         with suppress(OSError):
             while more := os.read(ours, 65536):
                 shown += more
-        assert process.wait(10) == 0
+        assert process.wait(DEADLINE_S) == 0
     os.close(ours)
     for word in ("caselog.events", "in_per_s", "the big move", "caselog resume"):
         assert word in shown.decode(errors="replace")  # the end may be in the middle of a character
@@ -212,7 +214,7 @@ def test_it_goes_on_watching_while_a_server_is_away(redis_pipeline: Pipeline) ->
 @contextmanager
 def _watching(pipeline: Pipeline, *arguments: str, stdout: int) -> Iterator[subprocess.Popen[bytes]]:
     argv = [*caselog_program(), "queues", "--watch", *arguments]
-    process = subprocess.Popen(argv, env=pipeline.environment(TERM="xterm"), stdin=subprocess.DEVNULL, stdout=stdout)
+    process = start_child(argv, env=pipeline.environment(TERM="xterm"), stdin=subprocess.DEVNULL, stdout=stdout)
     try:
         yield process
     finally:

@@ -17,6 +17,7 @@ import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from patience import DEADLINE_S
 from pipeline import created, event, eventually
 from proof import RULES, add_up_reports, assert_verified, uncounted, what_differs
 from sqlalchemy import Engine
@@ -34,12 +35,11 @@ from workers.simulate import simulate
 from workers.verify import Verification
 
 Json = dict[str, Any]
-DEADLINE_S = 60.0
 TESTS = Path(__file__).parents[1]
 EVERYTHING = ("timers", "cases", "reports")
 RUIN = """
     delete from "case" where hashtext(reference) % 2 = 0;
-    update "case" set billable_time = 1, provider = 'edited', memory = '{}';
+    update "case" set billable_time = 1, provider = 'edited', category = 'edited', memory = '{}';
     delete from timer where id % 2 = 0;
     update timer set stopped_at = started_at, case_reference = null;
     update log set timer_id = null, suppressed = true, category = 'edited' where id % 3 = 0;
@@ -47,12 +47,12 @@ RUIN = """
     update report_sum set n1 = 100;
     delete from callback where log_id % 2 = 0;
     update assignment set provider = 'edited', viewed_at = now();
-    insert into complaint (log_id, case_reference, created_at, holding_letter_due_at, full_response_due_at, voided)
+    insert into complaint (log_id, case_reference, created_at, holding_letter_due_at, closing_due_at, voided)
     values (0, 'NO-SUCH', now(), now(), now(), false);
 """
 RUIN_CASES = """
     delete from "case" where hashtext(reference) % 2 = 0;
-    update "case" set billable_time = 1, provider = 'edited', memory = '{}';
+    update "case" set billable_time = 1, provider = 'edited', category = 'edited', memory = '{}';
     update log set suppressed = true, category = 'edited' where id % 3 = 0;
     delete from report_sum;
 """
@@ -132,6 +132,38 @@ def test_what_is_ruined_is_written_anew(history: str) -> None:
     assert all(run(history).values())
     assert what_stands(history) == before
     assert_verified(history)
+
+
+def test_a_category_that_is_put_right_takes_with_it_what_its_case_added(history: str) -> None:
+    """The reports by the present category had followed the wrong one; no log differs."""
+    before = report_sums(history)
+    execute(history, "update \"case\" set category = 'edited' where category is not null")
+    run(history, "reports")
+    ruined = report_sums(history)
+    assert {row[0] for row in ruined ^ before} == {"case_volume", "contacts_per_case"}
+    assert run(history, "cases")["case"]
+    assert report_sums(history) == before
+    assert_verified(history)
+
+
+def test_a_case_that_was_lost_and_is_created_again_takes_with_it_what_it_had_added(
+    database_url: str, recording: Recording
+) -> None:
+    """While its row is gone, its logs count under no category; whoever creates it again tells the reports."""
+    recording.record([decode(body(created("AB-1"), event("suspend_case", "TERM", "AB-1")))])
+    add_up_reports(database_url)
+    execute(database_url, 'delete from "case"')
+    recording.record([decode(body(created("AB-1", "2026-03-02T12:00:00Z", data={"context": {"category": "debt"}})))])
+    add_up_reports(database_url)
+    contacts = {row[4]: row[-2] for row in report_sums(database_url) if row[0] == "contacts_per_case"}
+    assert contacts == {"debt": 1}
+    run(database_url)
+    assert_verified(database_url)
+
+
+def report_sums(database_url: str) -> set[tuple[Any, ...]]:
+    """The rows of sums that are not nothing."""
+    return {row for row in dump(database_url)["report_sum"] if any(row[-3:])}
 
 
 def test_tables_that_were_emptied_are_written_anew(history: str) -> None:

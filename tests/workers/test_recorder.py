@@ -18,6 +18,7 @@ import psycopg
 import pytest
 from brokers.broker_under_test import CuttableRabbitMq, RedisServer
 from kombu.utils.url import parse_url
+from patience import DEADLINE_S
 from pipeline import Pipeline, created, event, eventually
 from redis import Redis
 from reference import fold_all
@@ -286,7 +287,7 @@ def test_bad_input_of_every_kind_is_set_aside_and_holds_nothing_back(pipeline: P
 
 
 def write_raw(url: str, messages: list[bytes]) -> None:
-    """As DESIGN.md "The message" tells upstream apps in any language to do it."""
+    """As docs/events.md "From any other language" tells upstream apps to do it."""
     if url.startswith("redis"):
         with Redis.from_url(redis_py_url(url)) as client:
             for one in messages:
@@ -381,7 +382,7 @@ def test_ctrl_c_stops_it_as_sigterm_does(redis_pipeline: Pipeline) -> None:
     redis_pipeline.publish([created("AB-1")])
     redis_pipeline.recorded(1)
     os.kill(recorder.pid, signal.SIGINT)
-    assert recorder.process.wait(10) == 0
+    assert recorder.process.wait(DEADLINE_S) == 0
     assert "Traceback" not in recorder.said()
 
 
@@ -396,7 +397,7 @@ def test_a_redis_for_heartbeats_that_is_away_neither_stops_nor_slows_it(
         pipeline.recorded(2)
         for minute in range(10):
             pipeline.publish([event("case", "CASE_VIEWED", "AB-1", f"2026-03-02T12:{minute:02d}:00Z")])
-            pipeline.recorded(3 + minute, within_s=10)
+            pipeline.recorded(3 + minute, within_s=DEADLINE_S)
         assert recorder.stop() == 0
     finally:
         pipeline.close()
@@ -423,7 +424,7 @@ def test_a_database_that_was_never_migrated_is_said_and_waited_for(
     try:
         recorder = pipeline.start("recorder")
         pipeline.publish([created("AB-1")])
-        eventually(lambda: "caselog migrate" in recorder.said() or "log_id_seq" in recorder.said(), "it says so")
+        eventually(lambda: "caselog migrate" in recorder.said() or "log_id_2_seq" in recorder.said(), "it says so")
         assert recorder.is_running()
         assert pipeline.run("migrate").returncode == 0
         pipeline.recorded(1)

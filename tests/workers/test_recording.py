@@ -1,4 +1,4 @@
-"""Recording on a real PostgreSQL: each event once, in any order, and nothing dropped (DESIGN.md, decisions 3 to 7)."""
+"""Recording on a real PostgreSQL: each event once, in any order, none dropped (docs/design.md "Promises")."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from patience import DEADLINE_S
+from plain_code import FIELDS
 from reference import fold_all
 from sqlalchemy import Engine
 from stored import assert_same, body, count, dead_letters, dump, what_stands
 from strategies import deliveries, event_sets
 
-from events.codes import LogLevel, LogType
 from events.errors import EventRejected
 from events.message import Message, decode
 from events.registry import BaseEvent, EventRegistry, autodiscover, event_registry
@@ -40,14 +41,6 @@ OPERATOR: Json = {"id": "op-1", "role": "operator"}
 EVERY_TABLE = 'log, "case", timer, dead_letter, parked, report_outbox, report_sum, callback, complaint, assignment'
 _numbers = itertools.count(1)
 
-FIELDS: Json = {
-    "type": LogType.OUTCOME,
-    "level": LogLevel.HIGH,
-    "selectable_by": [],
-    "description": "d",
-    "stops_timer": False,
-}
-
 
 class Own(BaseEvent):
     """An organisation's own event, whose rules do whatever its context says."""
@@ -66,10 +59,22 @@ class Own(BaseEvent):
             raise EventRejected(log.context["refuse"])
         if log.context.get("breaks"):
             raise ZeroDivisionError
-        if log.context.get("says_nul"):
-            case.scope_state = "a\x00b"
         for name, value in log.context.get("set", {}).items():
             setattr(case, name, value)
+
+
+class Trusted(BaseEvent):
+    """As a bundled rule, what it sets is not looked at."""
+
+    key = "trusted"
+    codes = {"DONE": FIELDS}
+
+    def apply(self, case: CaseState, log: Log) -> None:
+        if log.context.get("says_nul"):
+            case.scope_state = "a\x00b"
+
+
+Trusted.__module__ = "events.apps.trusted"
 
 
 class Codeless(BaseEvent):
@@ -80,10 +85,11 @@ class Codeless(BaseEvent):
 
 @pytest.fixture
 def registry() -> Iterator[EventRegistry]:
-    """The bundled apps, and two event classes of this test's own."""
+    """The bundled apps, and event classes of this test's own."""
     autodiscover()
     before = event_registry.snapshot()
     event_registry.register(Own)
+    event_registry.register(Trusted)
     event_registry.register(Codeless)
     yield event_registry
     event_registry.restore(before)
@@ -130,7 +136,7 @@ def settle(engine: Engine, recording: Recording) -> None:
 
     What was parked while its case was being created is tried again after a second, not at once.
     """
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + DEADLINE_S
     while True:
         recording.retry_parked()
         with engine.begin() as db:
@@ -192,7 +198,7 @@ def test_two_recorders_on_the_same_events_record_each_once(
 
     def record(order: list[Json]) -> int:
         recorder = Recording(engine, registry, RULES)
-        together.wait(timeout=30)
+        together.wait(timeout=DEADLINE_S)
         return sum(recorder.record([message(*order[at : at + 5])]).recorded for at in range(0, len(order), 5))
 
     with ThreadPoolExecutor(2) as threads:
@@ -203,7 +209,9 @@ def test_two_recorders_on_the_same_events_record_each_once(
 
 
 # Each example is a delivery of its own into an emptied database.
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(data=st.data(), events=event_sets(settled=True))
 def test_any_order_any_duplicates_and_any_batches_end_in_the_same(
     data: st.DataObject, events: list[Json], database_url: str, engine: Engine, recording: Recording
@@ -266,12 +274,28 @@ _DEAD: list[tuple[str, str, Callable[[], Json]]] = [
     ("rejected", "not on Sundays", lambda: event("own", context={"refuse": "not on Sundays"})),
     ("failed", "ZeroDivisionError", lambda: event("own", params={"breaks": True})),
     ("failed", "ZeroDivisionError", lambda: event("own", context={"breaks": True})),
+    (
+        "failed",
+        "set case.callback_attempt to something else",
+        lambda: event("own", context={"set": {"callback_attempt": 2**40}}),
+    ),
+    (
+        "failed",
+        "set case.callback_attempt to something else",
+        lambda: event("own", context={"set": {"callback_attempt": None}}),
+    ),
+    (
+        "failed",
+        "set case.provider to something else",
+        lambda: event("own", context={"set": {"provider": {"no": "text"}}}),
+    ),
+    (
+        "failed",
+        "set case.provider_viewed to something else",
+        lambda: event("own", context={"set": {"provider_viewed": "no time"}}),
+    ),
     # What only PostgreSQL finds: the one row is told from the others of its transaction.
-    ("failed", "NUL", lambda: event("own", context={"says_nul": True})),
-    ("failed", "storing the event", lambda: event("own", context={"set": {"callback_attempt": 2**40}})),
-    ("failed", "storing the event", lambda: event("own", context={"set": {"callback_attempt": None}})),
-    ("failed", "storing the event", lambda: event("own", context={"set": {"provider": {"no": "text"}}})),
-    ("failed", "storing the event", lambda: event("own", context={"set": {"provider_viewed": "no time"}})),
+    ("failed", "NUL", lambda: event("trusted", context={"says_nul": True})),
 ]
 
 
@@ -296,6 +320,27 @@ def test_what_cannot_be_recorded_is_a_dead_letter_alone(  # noqa: PLR0917 - thre
     assert_same(stands, fold_all(around))
     recording.record([message(bad)])
     assert len(dead_letters(database_url)) == 1
+
+
+def test_a_dead_letter_names_the_misspelt_member_that_may_be_all_that_is_wrong(
+    database_url: str, recording: Recording
+) -> None:
+    """Written past the Publisher, which refuses it."""
+    recording.record([
+        message(created()),
+        message(event("decline_help", "DESP", acter={"id": "x", "role": "operator"})),
+        message(event("decline_help", "DESP", actor={"id": "x", "rol": "operator"}, colour="red")),
+        message(event("assign_to_provider", "REFSP", Context={"provider": "p7"})),
+        message(event("assign_to_provider", "REFSP", colour="red")),
+    ])  # fmt: skip
+    letters = sorted(dead_letters(database_url), key=lambda letter: int(letter["event_id"]))
+    said = [letter["message"] for letter in letters]
+    assert "data.actor is missing" in said[0]
+    assert said[0].endswith("data has the unknown member 'acter': did you mean 'actor'?")
+    assert "data.actor.role is missing" in said[1]
+    assert said[1].endswith("data.actor has the unknown member 'rol': did you mean 'role'?")
+    assert said[2].endswith("data has the unknown member 'Context': did you mean 'context'?")
+    assert "unknown member" not in said[3]
 
 
 def test_what_is_no_message_at_all_is_a_dead_letter_with_its_bytes(database_url: str, recording: Recording) -> None:
@@ -391,7 +436,7 @@ def test_nothing_is_half_written_when_the_database_goes_away(database_url: str, 
         while not _cut_who_waits(database_url):
             assert not outcome.done()
         with pytest.raises(DatabaseAway, match="PostgreSQL"):
-            outcome.result(timeout=30)
+            outcome.result(timeout=DEADLINE_S)
         holder.rollback()
     assert dump(database_url) == stands
     assert recording.record([message(*story)]).recorded == 3
@@ -420,7 +465,7 @@ def test_a_batch_that_a_deadlock_broke_is_recorded_all_the_same(database_url: st
         other.execute("select pg_advisory_xact_lock(hashtextextended('op-1', 0))")
         assert not outcome.done()
         other.rollback()
-        assert outcome.result(timeout=30).recorded == 1
+        assert outcome.result(timeout=DEADLINE_S).recorded == 1
 
 
 def _somebody_waits(database_url: str) -> bool:

@@ -1,4 +1,4 @@
-"""Each of the thirteen reports says what the independent reading of RULES.md §6 and §7 says, however events arrive."""
+"""Each report says what the independent reading of docs/rules.md §6 and §7 says, however events arrive."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import random
 import signal
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -16,11 +17,12 @@ import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from patience import DEADLINE_S
 from proof import RULES, add_up_reports, assert_verified, uncounted
 from reference import Outcome, fold_all
 from report_reference import REPORTS
 from report_rows import By, asked, assert_reports, assert_same_rows, expected
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 from stored import body, dump
 from stories import Worked, picked, told
 from strategies import START, deliveries, event_sets, report_event_sets
@@ -160,6 +162,88 @@ def test_reports_say_of_worked_cases_what_was_worked_out_by_hand(
         assert picked(rows, worked.rows) == worked.rows, worked.law
 
 
+def one_by_one(events: list[Json]) -> list[list[Json]]:
+    return [[event] for event in events]
+
+
+def backwards(events: list[Json]) -> list[list[Json]]:
+    return one_by_one(events[::-1])
+
+
+def the_second_half_first(events: list[Json]) -> list[list[Json]]:
+    half = len(events) // 2
+    return [events[half:], events[:half]]
+
+
+MOVING = [worked for worked in WORKED if worked.report in ("case_volume", "contacts_per_case", "provider_allocation")]
+
+
+@pytest.mark.parametrize("delivered", [one_by_one, backwards, the_second_half_first])
+@pytest.mark.parametrize("worked", MOVING, ids=lambda worked: worked.law)
+def test_what_a_case_added_moves_with_it_however_its_events_arrive(
+    worked: Worked,
+    delivered: Callable[[list[Json]], list[list[Json]]],
+    engine: Engine,
+    recording: Recording,
+    database_url: str,
+) -> None:
+    """Each batch changes what the ones before it, added up already, have said of the case."""
+    for batch in delivered(told(worked.story)):
+        record(recording, batch)
+        settle(recording, database_url)
+        assert_verified(database_url)
+    first, last = worked.days
+    with engine.connect() as db:
+        rows = asked(db, worked.report, first=first, last=last, now=worked.moment)
+    assert picked(rows, worked.rows) == worked.rows
+
+
+def test_what_a_code_that_is_registered_no_more_added_moves_with_its_case(
+    engine: Engine, recording: Recording, database_url: str
+) -> None:
+    """A recorder that does not know the contact's code learns what it meant when the case's category changes."""
+    *contact, change = told("""
+        A 2026-04-01T09:00 op-1 case/CASE_CREATED category=debt
+        A 2026-04-01T09:10 op-1 suspend_case/TERM
+        A 2026-04-01T09:20 op-1 change_category/CATEGORY_CHANGED new_category=housing
+    """)
+    record(recording, contact)
+    before = event_registry.snapshot()
+    event_registry.restore({key: entry for key, entry in before.items() if key != "suspend_case"})
+    try:
+        record(Recording(engine, event_registry, RULES), [change])
+    finally:
+        event_registry.restore(before)
+    add_up_reports(database_url)
+    with engine.connect() as db:
+        rows = asked(db, "contacts_per_case", **EVER, now=NOW)
+    assert [(row["category"], row["cases"], row["contacts"]) for row in rows] == [("housing", 1, 1)]
+
+
+def test_a_creation_that_comes_late_moves_the_deadlines_of_a_case_that_was_written_in(
+    engine: Engine, recording: Recording, database_url: str
+) -> None:
+    """From Monday 14:00 on, 120 working minutes are 16:00 and 480 are Tuesday 11:00; from 10:00, 12:00 and 18:00."""
+    late, *others = events = told("""
+        A 2026-03-02T10:00 web case/CASE_CREATED source=SMS
+        A 2026-03-02T14:00 web case/CASE_CREATED source=SMS
+        A 2026-03-02T14:30 op-1 call_me_back/CB1 requires_action_at=2026-03-02T15:00
+        A 2026-03-02T15:00 op-1 case/CALL_STARTED
+        A 2026-03-03T11:00 op-1 suspend_case/TERM
+    """)
+    seen = []
+    for batch in (others, [late]):
+        record(recording, batch)
+        settle(recording, database_url)
+        assert_verified(database_url)
+        with engine.connect() as db:
+            (row,) = asked(db, "callbacks", **EVER, now=NOW)
+        seen.append((row["missed_sla_1"], row["missed_sla_2"]))
+    assert seen == [(False, False), (True, True)]
+    with engine.connect() as db:
+        assert_reports(db, fold_all(events), **EVER, now=NOW)
+
+
 def empty(database_url: str) -> None:
     with psycopg.connect(database_url) as db:
         for table in TABLES.split(", "):
@@ -196,7 +280,9 @@ def settle(recording: Recording, database_url: str) -> None:
 
 # Each example is a delivery of its own into an emptied database.
 @pytest.mark.slow
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(data=st.data(), events=st.one_of(*[report_event_sets()] * 4, event_sets(settled=True)))
 def test_of_any_events_delivered_in_any_way_reports_are_those_of_the_oracle(
     data: st.DataObject, events: list[Json], engine: Engine, recording: Recording, database_url: str
@@ -337,7 +423,7 @@ def test_an_aggregator_that_is_killed_in_a_block_changes_nothing(
         [sys.executable, "-c", KILLED, database_url],
         env=os.environ | {"PYTHONPATH": f"{TESTS}{os.pathsep}{TESTS.parent}"},
         capture_output=True,
-        timeout=60,
+        timeout=DEADLINE_S,
         check=False,
     )
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
@@ -345,6 +431,27 @@ def test_an_aggregator_that_is_killed_in_a_block_changes_nothing(
     add_up_reports(database_url)
     with engine.connect() as db:
         assert_reports(db, fold_all(events), **EVER, now=NOW)
+
+
+def test_the_seconds_of_the_extract_are_what_is_billed(history: Outcome, engine: Engine) -> None:
+    """Of each case: the sum of its rows' timers, and what the last row says, are the case's billable time."""
+    del history
+    seconds: Counter[str] = Counter()
+    so_far: dict[str, int] = {}
+    with engine.connect() as db:
+        for row in asked(db, "outcome_extract", **EVER, now=NOW):
+            seconds[row["reference"]] += row["timer_seconds"] or 0
+            so_far[row["reference"]] = row["billable_time"]
+        billed = {row[0]: row[1] for row in db.execute(text('select reference, billable_time from "case"'))}
+        repeated = db.execute(
+            text(
+                "select count(*) from log join timer on timer.id = timer_id and stopped_at = occurred_at "
+                "where suppressed and not cancelled"
+            )
+        ).scalar_one()
+    assert repeated > 3, "no timer was stopped by a repetition: this shows nothing"
+    assert {reference: seconds[reference] for reference in billed} == billed
+    assert so_far == {reference: billed[reference] for reference in so_far}
 
 
 def test_what_is_asked_for_alone_is_what_the_whole_report_says_of_it(history: Outcome, engine: Engine) -> None:

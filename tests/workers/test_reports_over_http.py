@@ -16,6 +16,7 @@ import psycopg
 import pytest
 from litestar import Litestar
 from litestar.testing import TestClient
+from patience import DEADLINE_S
 from pipeline import created, event
 from recorded import printed, recorded
 from sqlalchemy import Engine
@@ -65,7 +66,7 @@ def served(database_url: str, turn_s: float = 5, connections: int = 4) -> Iterat
     engine = make_engine(database_url, connections=connections, turn_s=turn_s)
     app = app_on(engine)
 
-    with TestClient(app) as client:
+    with TestClient(app, base_url="http://127.0.0.1") as client:
 
         def get(path: str, **headers: str) -> httpx.Response:
             return client.get(path, headers=headers, follow_redirects=False)
@@ -246,7 +247,7 @@ def test_a_client_that_goes_away_leaves_no_connection_in_use(told: str) -> None:
         zone=LONDON,
     )
     unread = written_answer(engine, reading, "csv")
-    size = unread.size(within_s=30)
+    size = unread.size(within_s=DEADLINE_S)
     with asking(engine):
         sent = unread.chunks()
         first = next(sent)
@@ -259,7 +260,7 @@ def test_a_client_that_goes_away_leaves_no_connection_in_use(told: str) -> None:
 
 def test_head_answers_as_get_without_the_body(told: str) -> None:
     engine = make_engine(told)
-    with TestClient(app_on(engine)) as client:
+    with TestClient(app_on(engine), base_url="http://127.0.0.1") as client:
         for path in ("/reports", f"/reports/outcomes?{PERIOD}", f"/reports/outcomes?{PERIOD}&format=csv"):
             got, head = client.get(path), client.head(path)
             assert (head.status_code, head.content) == (200, b"")
@@ -289,9 +290,9 @@ def test_openapi_describes_every_path_and_every_answer(get: Get) -> None:
     assert schemas["by"]["anyOf"] == [{"type": "string", "enum": ["day", "week", "month"]}, empty]
     assert schemas["format"]["anyOf"] == [{"type": "string", "enum": ["html", "json", "csv"]}, empty]
     assert set(schemas) == {"name", "from", "to", "by", "where", "now", "format"}
-    assert set(report["responses"]) == {"200", "400", "404", "503"}
+    assert set(report["responses"]) == {"200", "400", "403", "404", "421", "429", "503"}
     assert set(report["responses"]["200"]["content"]) == {"text/html", "application/json", "text/csv"}
-    assert set(described["paths"]["/readyz"]["get"]["responses"]) == {"200", "503"}
+    assert set(described["paths"]["/readyz"]["get"]["responses"]) == {"200", "400", "403", "421", "429", "503"}
     assert "http" not in json.dumps(described["paths"])
 
 

@@ -7,10 +7,22 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 from redis import Redis
+from structlog.testing import capture_logs
 
 from events.errors import SettingsError
+from schema.connection import make_engine
 from workers.embedded import EmbeddedUrls
-from workers.services import Needs, combine, find_services, needs, redis_py_url
+from workers.roles import tell_session
+from workers.services import (
+    Needs,
+    Services,
+    combine,
+    find_database_url,
+    find_direct_url,
+    find_services,
+    needs,
+    redis_py_url,
+)
 from workers.settings import Settings
 
 DATABASE, REDIS, OTHER_REDIS, RABBITMQ = "postgresql://a/b", "redis://a/1", "rediss://b/2", "amqp://c//"
@@ -112,3 +124,20 @@ def test_a_database_number_reaches_the_server(redis_url: str) -> None:
     number = int(redis_url.rpartition("=")[2])
     with Redis.from_url(redis_py_url(redis_url)) as client:
         assert client.client_info()["db"] == number
+
+
+def test_what_needs_a_session_goes_past_the_pooler_where_that_way_is_named(tmp_path: Path) -> None:
+    pooled = settings(tmp_path, database=DATABASE, broker=REDIS)
+    assert find_direct_url(pooled) == find_database_url(pooled) == DATABASE
+    both = pooled.model_copy(update={"database_direct_url": SecretStr("postgresql+psycopg://direct/b")})
+    assert (find_direct_url(both), find_database_url(both)) == ("postgresql://direct/b", DATABASE)
+
+
+@pytest.mark.parametrize(("hosts", "is_said"), [("h1,h2", True), ("h1", False)])
+def test_a_worker_says_that_the_first_of_several_hosts_may_be_a_standby(hosts: str, *, is_said: bool) -> None:
+    url = f"postgresql://anna:secret@{hosts}/d?target_session_attrs=any"
+    with capture_logs() as logs:
+        tell_session(make_engine(url), Services(url, "redis://r/0", "redis://r/0"))
+    said = [entry["event"] for entry in logs if entry["log_level"] == "warning"]
+    assert ["takes the first host that answers" in line for line in said] == [True] * is_said
+    assert "secret" not in str(logs)

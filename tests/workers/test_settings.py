@@ -41,6 +41,8 @@ def test_with_nothing_set_the_defaults_are_those_of_the_design() -> None:
     [
         ("CASELOG_DATABASE_URL", "mysql://localhost/x"),
         ("CASELOG_DATABASE_URL", "localhost"),
+        ("CASELOG_DATABASE_DIRECT_URL", "mysql://localhost/x"),
+        ("CASELOG_ACCEPT_LOSS", "perhaps"),
         ("CASELOG_BROKER_URL", "kafka://localhost"),
         ("CASELOG_REDIS_URL", "amqp://localhost"),
         ("CASELOG_TIME_ZONE", "Europe/Londn"),
@@ -93,6 +95,43 @@ def test_a_bad_url_is_refused_without_its_password(monkeypatch: pytest.MonkeyPat
     assert "s3cret" not in fault(monkeypatch, "CASELOG_BROKER_URL", "kafka://user:s3cret@host/1")
 
 
+HOSTILE = [
+    *("Zq7X/Wv9K", "Zq7X@Wv9K", "12/Zq7X:Wv9K", "Zq7X?Wv9K", "Zq7X#Wv9K", "Zq7X%Wv9K", "Zq7X[Wv9K", "Zq7X]Wv9K"),
+    *("Zq7X Wv9K", "Zq7Xß漢Wv9K", "Zq7X;Wv9K", "Zq7X&Wv9K", "Zq7X/" * 500, ":@/?#Zq7X%zz[]Wv9K ß", "1?x=Zq7X"),
+    "Zq7X://Wv9K",
+]
+
+
+@pytest.mark.parametrize(
+    ("variable", "form"),
+    [
+        ("CASELOG_DATABASE_URL", "postgresql://anna:{}@db.example/x"),
+        ("CASELOG_DATABASE_URL", "postgresql://:{}@db1,db2/x?sslmode=require"),
+        ("CASELOG_DATABASE_URL", "postgresql://db/x?user=anna&password={}"),
+        ("CASELOG_BROKER_URL", "amqp://a:b@mq1/v;amqp://anna:{}@mq2/v;amqp://c:d@mq3/v"),
+        ("CASELOG_BROKER_URL", "redis+socket://:{}@/run/redis.sock"),
+        ("CASELOG_REDIS_URL", "rediss://{}@r.example:6379/0"),
+        ("CASELOG_EXPORT_URL", "s3://key:{}@bucket/exports"),
+        ("CASELOG_EXPORT_URL", "ftp://anna:{}@host/exports"),
+    ],
+)
+@pytest.mark.parametrize("password", HOSTILE, ids=range(len(HOSTILE)))
+def test_no_piece_of_an_unescaped_password_is_said(
+    monkeypatch: pytest.MonkeyPatch, variable: str, form: str, password: str
+) -> None:
+    monkeypatch.setenv(variable, form.format(password))
+    try:
+        said = str(shown(load_settings()))
+    except SettingsError as error:
+        said = str(error)
+    else:
+        assert "***" in said
+        assert variable != "CASELOG_EXPORT_URL"
+    assert "\n" not in said
+    assert "Zq7X" not in said
+    assert "Wv9K" not in said
+
+
 def test_an_empty_url_is_none_and_so_is_one_that_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
     """`CASELOG_BROKER_URL= caselog …` in a compose file with an empty variable."""
     monkeypatch.setenv("CASELOG_BROKER_URL", "")
@@ -112,17 +151,37 @@ def test_variables_that_are_no_settings_are_left_alone(monkeypatch: pytest.Monke
 @pytest.mark.parametrize(
     ("variable", "value", "visible"),
     [
-        ("CASELOG_DATABASE_URL", "postgresql://anna:s3cret@db/x?sslpassword=s3cret", "postgresql://anna:***@db/x?***"),
-        ("CASELOG_DATABASE_URL", "postgresql://anna:s3c@ret@db/x", "postgresql://anna:***@db/x"),
+        (
+            "CASELOG_DATABASE_URL",
+            "postgresql://anna:s3cret@db/x?sslpassword=s3cret",
+            "postgresql://anna:***@db/x?sslpassword=***",
+        ),
+        ("CASELOG_DATABASE_URL", "postgresql://anna:s3c%40ret@db/x", "postgresql://anna:***@db/x"),
         ("CASELOG_BROKER_URL", "amqp://anna:s3cret@mq:5672/v", "amqp://anna:***@mq:5672/v"),
         ("CASELOG_BROKER_URL", "redis://:s3cret@r:6379/0", "redis://:***@r:6379/0"),
-        ("CASELOG_REDIS_URL", "redis+socket:///run/r.sock?password=s3cret", "redis+socket:///run/r.sock?***"),
+        ("CASELOG_REDIS_URL", "redis+socket:///run/r.sock?password=s3cret", "redis+socket:///run/r.sock?password=***"),
         (
             "CASELOG_API_TOKENS",
             "anna:operator:s3cret-s3cret-s3cret, app:publisher://s3cret-s3cret-s3cret",
             "anna:operator:***,app:publisher:***",
         ),
         ("CASELOG_DATABASE_URL", "postgresql://db/x", "postgresql://db/x"),
+        (
+            "CASELOG_DATABASE_URL",
+            "postgresql://anna:s3cret@db1:5432,db2:5433/x?target_session_attrs=read-write",
+            "postgresql://anna:***@db1:5432,db2:5433/x?target_session_attrs=read-write",
+        ),
+        (
+            "CASELOG_DATABASE_URL",
+            "postgresql://anna:s3cret@/x?host=db1,db2&port=5432,5433",
+            "postgresql://anna:***@/x?host=db1,db2&port=5432,5433",
+        ),
+        (
+            "CASELOG_BROKER_URL",
+            "amqp://anna:s3cret@a/v;amqps://berta:s3cret2@b:5671/v;amqp://c:s3cret3@c/v",
+            "amqp://anna:***@a/v;amqps://berta:***@b:5671/v;amqp://c:***@c/v",
+        ),
+        ("CASELOG_REDIS_URL", "redis://s3cret@r/0", "redis://***@r/0"),
     ],
 )
 def test_secrets_are_masked_and_the_rest_of_the_url_is_shown(

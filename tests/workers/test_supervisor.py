@@ -13,8 +13,9 @@ from pathlib import Path
 
 import psutil
 import pytest
+from children import start_child
+from patience import DEADLINE_S
 
-DEADLINE_S = 20.0
 SUPERVISE = """
 import json, sys
 from workers.supervisor import Command, Supervisor
@@ -31,7 +32,7 @@ class Run:
     def __init__(self, directory: Path, children: dict[str, str], stop_within_s: float) -> None:
         self.directory = directory
         codes = {name: REPORT.format(path=str(directory / name)) + code for name, code in children.items()}
-        self.process = subprocess.Popen(
+        self.process = start_child(
             [sys.executable, "-c", SUPERVISE, json.dumps(codes), str(stop_within_s)],
             stderr=subprocess.PIPE,
             text=True,
@@ -140,7 +141,7 @@ def test_children_end_when_the_supervisor_is_killed(supervise: Supervise) -> Non
 
 def test_a_program_that_is_not_there_is_reported_and_tried_again(tmp_path: Path) -> None:
     code = SUPERVISE.replace('[sys.executable, "-c", code]', "[code]")
-    process = subprocess.Popen(
+    process = start_child(
         [sys.executable, "-c", code, json.dumps({"lost": str(tmp_path / "nowhere")}), "1"],
         stderr=subprocess.PIPE,
         text=True,

@@ -13,6 +13,7 @@ from zoneinfo import ZoneInfo
 import psycopg
 import pytest
 from brokers.broker_under_test import RedisServer
+from patience import DEADLINE_S
 from pipeline import Pipeline, created, event, eventually
 from redis import Redis
 from reference import fold_all
@@ -60,7 +61,7 @@ def counted(database_url: str) -> int:
 
 
 def grouped(database_url: str) -> Counter[tuple[Any, ...]]:
-    """The report as a fresh GROUP BY over the log (DESIGN.md, decision 9)."""
+    """The report as a fresh GROUP BY over the log (docs/design.md "Reports")."""
     with psycopg.connect(database_url) as db:
         found = db.execute(
             """
@@ -80,7 +81,7 @@ def test_deltas_are_added_up_within_a_second_or_so_though_every_nudge_is_lost(
     eventually(lambda: counted(database_url) == 1, "the tasks worker has begun")
     for total in (2, 3):
         post(engine, 1)
-        eventually(lambda total=total: counted(database_url) == total, "the delta is counted", within_s=10)  # type: ignore[misc]
+        eventually(lambda total=total: counted(database_url) == total, "the delta is counted", within_s=DEADLINE_S)  # type: ignore[misc]
     assert count(database_url, "report_outbox") == 0
 
 
@@ -97,7 +98,7 @@ def test_new_cases_are_merged_into_the_index_of_parts_within_a_second_or_so(
     assert recording.record([decode(body(created("AB-0")))]).recorded == 1
     eventually(lambda: redis_pipeline.one(waiting) == 0, "the tasks worker has begun")
     assert recording.record([decode(body(created("AB-1")))]).recorded == 1
-    eventually(lambda: redis_pipeline.one(waiting) == 0, "the case is merged", within_s=10)
+    eventually(lambda: redis_pipeline.one(waiting) == 0, "the case is merged", within_s=DEADLINE_S)
 
 
 class _Watched(Aggregator):
@@ -123,7 +124,7 @@ def test_what_comes_in_quick_succession_is_added_up_together_by_one_at_a_time(
     client = Redis.from_url(redis_py_url(redis_url))
     broker, aggregator = make_broker(client), _Watched(engine)
     recording = Recording(engine, event_registry, RULES)
-    exporter = Exporter(engine, retention_days=1)
+    exporter = Exporter(engine, exports="/", retention_days=1)
     declare_tasks(
         broker, engine, recording, Heartbeat(client, "tasks"), Tally(), aggregator=aggregator, exporter=exporter
     )
@@ -159,7 +160,10 @@ def test_a_database_that_is_slow_for_a_while_does_not_leave_more_sessions_behind
         blocked += "datname = current_database())"
         eventually(lambda: (watcher.execute(blocked).fetchone() or (0,))[0] == 2, "both wait for the tables")
         time.sleep(3.5)
-        assert dict(watcher.execute(sessions).fetchall()) == {"caselog recorder": 1, "caselog tasks": 2}
+        found: dict[str, int] = dict(watcher.execute(sessions).fetchall())
+        assert found["caselog recorder"] == 1
+        # The third is whatever else was due at the same time, as what Redis is told every ten seconds.
+        assert found["caselog tasks"] in (2, 3)
     post(engine, 1)
     eventually(lambda: counted(database_url) == 2, "it goes on")
 
@@ -222,7 +226,7 @@ def test_an_event_parked_for_long_is_recorded_within_seconds_of_its_case(redis_p
     with psycopg.connect(redis_pipeline.database_url) as db:
         db.execute("update parked set due_at = now() + interval '1 hour'")
     redis_pipeline.publish([created("AB-1")])
-    eventually(lambda: redis_pipeline.logs() == 2, "both are recorded", within_s=15)
+    eventually(lambda: redis_pipeline.logs() == 2, "both are recorded", within_s=DEADLINE_S)
 
 
 def test_an_event_whose_case_never_comes_is_given_up_as_unknown_case(redis_pipeline: Pipeline) -> None:

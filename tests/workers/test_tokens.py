@@ -6,7 +6,7 @@ import pytest
 
 from workers.access import ADDRESSES_MAX, ATTEMPTS_MAX, ATTEMPTS_WITHIN_S, Attempts
 from workers.settings import load_settings
-from workers.tokens import TokenRole, Tokens
+from workers.tokens import Grant, TokenRole, Tokens
 
 ANNA = "anna-anna-anna-anna-anna"
 APP = "app/app+app~app.app_app="
@@ -17,16 +17,33 @@ def test_a_token_is_found_by_its_whole_secret_alone() -> None:
     anna, app = tokens.find(ANNA), tokens.find(APP)
     assert anna is not None
     assert app is not None
-    assert (anna.name, anna.roles) == ("anna", frozenset({TokenRole.OPERATOR}))
-    assert (app.name, app.roles) == ("app1", frozenset({TokenRole.PUBLISHER}))
+    assert (anna.name, anna.grant) == ("anna", Grant(frozenset({TokenRole.OPERATOR})))
+    assert (app.name, app.grant) == ("app1", Grant(frozenset({TokenRole.PUBLISHER})))
     for wrong in ("", ANNA[:-1], f"{ANNA}a", f"anna:operator:{ANNA}", "\udcff", "x" * 10_000_000):
         assert tokens.find(wrong) is None
 
 
 def test_a_token_may_have_both_roles_and_a_name_two_tokens_while_its_secret_is_changed() -> None:
     tokens = Tokens.parse(f"anna:operator+publisher:{ANNA},anna:publisher+operator:{APP}")
-    assert [token.roles for token in tokens] == [frozenset(TokenRole)] * 2
+    assert [token.grant.roles for token in tokens] == [frozenset({TokenRole.OPERATOR, TokenRole.PUBLISHER})] * 2
     assert tokens.masked() == "anna:operator+publisher:***,anna:operator+publisher:***"
+
+
+def test_a_token_is_bound_to_a_provider_whose_name_may_have_any_character() -> None:
+    tokens = Tokens.parse(f"ann:reader+personal@R%26B%3A%20S%C3%B6hne%2C%40x:{ANNA}, ben:reader@prov-7:{APP}")
+    ann, ben = tokens
+    assert (ann.grant.provider, ben.grant.provider) == ("R&B: Söhne,@x", "prov-7")
+    assert tokens.masked() == "ann:personal+reader@R%26B%3A%20S%C3%B6hne%2C%40x:***,ben:reader@prov-7:***"
+    assert tokens.find(ANNA) == ann
+
+
+def test_an_operator_reads_but_not_what_is_personal_and_the_other_roles_read_nothing() -> None:
+    tokens = Tokens.parse(f"a:operator:{ANNA}, b:publisher+eraser:{APP}")
+    operator, other = (token.grant for token in tokens)
+    assert [operator.includes(role) for role in (TokenRole.READER, TokenRole.PERSONAL)] == [True, False]
+    assert not other.includes(TokenRole.READER)
+    assert tokens.include(TokenRole.READER)
+    assert not Tokens.parse(f"b:publisher:{APP}").include(TokenRole.READER)
 
 
 def test_with_nothing_set_nobody_has_a_token() -> None:
@@ -51,6 +68,20 @@ def test_with_nothing_set_nobody_has_a_token() -> None:
         (f"anna:operator:{ANNA} x", "secret with other than"),
         (f"anna:operator:{ANNA}:x", "secret with other than"),
         (f"anna:operator:{ANNA},bob:operator:{ANNA}", "secret of another"),
+        (f"anna:reader@:{ANNA}", "no provider's name"),
+        (f"anna:reader@anna@anna:{ANNA}", "no provider's name"),
+        (f"anna:reader@an na:{ANNA}", "no provider's name"),
+        (f"anna:reader@%61nna%2:{ANNA}", "no provider's name"),
+        (f"anna:reader@anna%FF:{ANNA}", "no provider's name"),
+        (f"anna:reader@anna%00:{ANNA}", "no provider's name"),
+        (f"anna:reader@{'anna' * 30}:{ANNA}", "no provider's name"),
+        (f"anna:operator@anna:{ANNA}", "bound to a provider"),
+        (f"anna:reader+eraser@anna:{ANNA}", "bound to a provider"),
+        (f"anna:publisher@anna:{ANNA}", "goes with personal, reader alone"),
+        (f"anna:reader+publisher@anna:{ANNA}", "goes with personal, reader alone"),
+        (f"anna:personal:{ANNA}", "personal without reader"),
+        (f"anna:reader@anna:{ANNA},anna:reader@bob:{APP}", "another provider"),
+        (f"anna:reeder:{ANNA}", "unknown role"),
         (f"anna:operator:{ANNA},anna:publisher:{APP}", "other roles"),
     ],
 )

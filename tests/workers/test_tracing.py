@@ -20,6 +20,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode, format_span_id, format_trace_id
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from patience import DEADLINE_S
 from pipeline import Pipeline, created, event, eventually
 from redis import Redis
 from stored import body
@@ -53,7 +54,7 @@ import workers.roles
 span = batch_span()
 assert span is no_span
 with span([decode(b"{}")]):
-    raw, _ = encode({"type": "case"}, "/s")
+    raw, _ = encode({"type": "timer"}, "/s")
 assert b"traceparent" not in raw
 print([name for name in sys.modules if name.startswith("opentelemetry.")])
 """
@@ -158,18 +159,18 @@ def test_the_log_line_about_dead_letters_names_their_traces(redis_pipeline: Pipe
 def test_an_event_keeps_the_traceparent_that_it_has(provider: tuple[TracerProvider, InMemorySpanExporter]) -> None:
     tracers, _ = provider
     with tracers.get_tracer("sender").start_as_current_span("call ended") as span:
-        raw, _ = encode({"type": "case", "traceparent": PARENT}, "/s")
-        ours, _ = encode({"type": "case"}, "/s")
+        raw, _ = encode({"type": "timer", "traceparent": PARENT}, "/s")
+        ours, _ = encode({"type": "timer"}, "/s")
     assert json.loads(raw)["traceparent"] == PARENT
     expected: dict[str, str] = {}
     TraceContextTextMapPropagator().inject(expected, trace.set_span_in_context(span))
     assert json.loads(ours)["traceparent"] == expected["traceparent"]
-    assert "traceparent" not in json.loads(encode({"type": "case"}, "/s")[0])
+    assert "traceparent" not in json.loads(encode({"type": "timer"}, "/s")[0])
 
 
 def test_without_opentelemetry_nothing_is_imported_and_nothing_is_traced() -> None:
     done = subprocess.run(
-        [sys.executable, "-c", WITHOUT], cwd=ROOT, capture_output=True, text=True, check=False, timeout=60
+        [sys.executable, "-c", WITHOUT], cwd=ROOT, capture_output=True, text=True, check=False, timeout=DEADLINE_S
     )
     assert (done.returncode, done.stdout.strip()) == (0, "[]"), done.stderr
 

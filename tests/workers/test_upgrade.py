@@ -11,8 +11,10 @@ import psycopg
 import pytest
 from alembic import command
 from alembic.script import ScriptDirectory
+from patience import DEADLINE_S, allowance_s
 from pipeline import Pipeline, created, event, eventually
 from proof import assert_verified
+from redis import Redis
 
 from events.errors import CaselogError
 from events.registry import autodiscover
@@ -20,6 +22,8 @@ from schema import migrate as migrate_module
 from schema.connection import make_engine
 from schema.migrate import IN_USE, LOCK_WAIT_MS, configuration, head_revision, migrate
 from schema.store import GATE
+from workers.heartbeat import read_beats
+from workers.services import redis_py_url
 
 REVISIONS = sorted(step.revision for step in ScriptDirectory.from_config(configuration()).walk_revisions())
 # Locks are waited for so long at most, and then recorders have their turn; the rest is this machine's.
@@ -112,15 +116,31 @@ def test_a_new_recorder_waits_for_the_migration_and_loses_nothing(unmigrated: Pi
     unmigrated.drain_reports()
 
 
+def test_tasks_on_an_older_schema_say_once_which_one_they_need(unmigrated: Pipeline) -> None:
+    """It is not called a database that is away."""
+    bring_to(unmigrated.database_url, "0004")
+    tasks = unmigrated.start("tasks")
+    line = f"the database is at revision 0004, and this caselog needs {head_revision()}: run caselog migrate"
+    eventually(lambda: line in tasks.said(), "it says what to do")
+    client = Redis.from_url(redis_py_url(unmigrated.broker_url))
+    eventually(lambda: any(beat.why == line for beat in read_beats(client)), "its heartbeat says so")
+    client.close()
+    assert "waits for the database" not in tasks.said()
+    migrate(unmigrated.database_url)
+    eventually(lambda: "the tasks have the schema that they need" in tasks.said(), "it goes on")
+    assert tasks.said().count(line) == 1
+    assert tasks.stop() == 0
+
+
 def test_recorders_record_while_the_database_is_migrated(redis_pipeline: Pipeline) -> None:
     """From the version before this one, as a deploy does it: two recorders stand still for seconds at most."""
     take_back(redis_pipeline.database_url, REVISIONS[-2])
     for _ in range(2):
         redis_pipeline.start("recorder")
     with Load(redis_pipeline) as load:
-        load.goes_on(60)
+        load.goes_on(DEADLINE_S)
         migrate(redis_pipeline.database_url)
-        load.goes_on(STANDSTILL_S)
+        load.goes_on(allowance_s(STANDSTILL_S))
     # Where one recorder takes an event while the other still creates its case, the event is parked: tasks releases it.
     redis_pipeline.start("tasks")
     redis_pipeline.recorded(load.published)
@@ -143,7 +163,7 @@ def test_who_reads_for_long_holds_up_the_migration_and_not_the_recorders(
         # Between the attempts nobody waits for anything.
         execute(redis_pipeline.database_url, "set lock_timeout = '5s'; lock table log in row exclusive mode")
         assert migrating.is_alive()
-    migrating.join(30)
+    migrating.join(DEADLINE_S)
     assert redis_pipeline.one("select version_num from alembic_version") == head_revision()
 
 
@@ -173,7 +193,7 @@ def test_a_migration_waits_until_the_batch_in_hand_is_committed(database_url: st
             waiting = "select count(*) from pg_locks where locktype = 'advisory' and not granted"
             eventually(lambda: db.execute(waiting).fetchone() == (1,), "the migration waits at the gate")
         batch.commit()
-    migrating.join(30)
+    migrating.join(DEADLINE_S)
     assert migrate(database_url) == (head_revision(), head_revision())
 
 

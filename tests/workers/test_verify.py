@@ -239,7 +239,7 @@ OTHER_EDITS = [
     (f"delete from report_sum where {_SOME_ROW}", "report_outcomes", "outcomes"),
     ("insert into report_sum values ('outcomes', '2025-01-06', 'no', 'such', null, null, null, null, null, 2, 0, 0)",
      "report_outcomes", "outcomes"),
-    ("""insert into report_outbox (deltas, cases, sums) values
+    ("""insert into report_outbox (deltas, case_references, sums) values
         (1, '{}', '[["outcomes", "2025-01-06", "k", "c", null, null, null, null, null, -1, 0, 0]]')""",
      "report_outcomes", "outcomes"),
     ("update report_sum set n2 = n2 - 1 where ctid = (select min(ctid) from report_sum where report = 'case_volume')",
@@ -402,6 +402,7 @@ def test_edits_are_mended_while_a_recorder_works(history: str, to_history: Recor
     assert execute(history, handled) == [(len(events) + before,)]
 
 
+@pytest.mark.slow
 @pytest.mark.unproven  # its log is made by SQL
 def test_memory_does_not_grow_with_the_log(database_url: str) -> None:
     """Ten times the logs, all of one actor and each with a difference, in no more memory."""

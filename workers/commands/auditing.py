@@ -1,4 +1,4 @@
-"""Commands about the audit: who did what by hand, when and why."""
+"""Commands about the audit: who did what by hand, when and why, and who read of which cases."""
 
 from __future__ import annotations
 
@@ -27,7 +27,13 @@ def audit_list(
     action: Annotated[
         str | None, typer.Option(help="Only this action and those under it: dead, dead.discard, pause.")
     ] = None,
-    who: Annotated[str | None, typer.Option(help="Only what this operator did.")] = None,
+    who: Annotated[str | None, typer.Option(help="Only what this person did or read.")] = None,
+    case: Annotated[
+        str | None,
+        typer.Option(
+            metavar="REF", help="Only what names this case: who read it, what was retried or discarded of it."
+        ),
+    ] = None,
     since: Annotated[
         str | None, typer.Option(metavar="T", help="Only at or after T: RFC 3339, or a local time or day.")
     ] = None,
@@ -37,7 +43,7 @@ def audit_list(
     limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 100,
     json: Annotated[bool, typer.Option("--json", help="Print JSON lines.")] = False,
 ) -> None:
-    """List what was done by hand, newest first."""
+    """List what was done by hand, and who read of cases (--action case.read), newest first."""
     from schema.audit import AuditEntry, list_audit
     from workers.commands.database import reading
     from workers.moments import beginning, moment
@@ -48,7 +54,7 @@ def audit_list(
     after = None if since is None else beginning(since, zone, "--since")
     before = None if until is None else moment(until, zone, "--until")
     with reading() as db:
-        entries = list_audit(db, action=action, who=who, since=after, until=before, limit=limit)
+        entries = list_audit(db, action=action, who=who, case=case, since=after, until=before, limit=limit)
         rows = ([getattr(entry, column) for column in columns] for entry in entries)
         if json:
             write_rows(sys.stdout.buffer, columns, rows, "jsonl")

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from events.phrases import count_of, sentence
 from workers.output import print_table, write_json
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -17,6 +18,7 @@ def add_to(app: typer.Typer) -> None:
     app.command(epilog="Example: caselog queues --watch")(queues)
     app.command(epilog="Example: caselog pause --why 'the database moves to another host'")(pause)
     app.command(epilog="Example: caselog resume --why 'the move is done'")(resume)
+    app.command(epilog="Example: caselog move-queue --timeout 60")(move_queue)
 
 
 def queues(
@@ -24,29 +26,32 @@ def queues(
     watch: Annotated[
         bool, typer.Option("--watch", help="Renew it every second; with --json, a line of JSON a second.")
     ] = False,
+    timeout: Annotated[
+        float, typer.Option(min=0.1, metavar="SECONDS", help="Give up on a server that is silent for so long.")
+    ] = 5,
     json: Json = False,
 ) -> None:
     """Show each queue: messages ready and unacked, the oldest one's age, messages a second in and out, consumers.
 
     It looks twice, a second apart, for the rates. What is not known is left empty.
     """
-    from workers.queues import queue_table, queue_view
-    from workers.roles import make_redis
+    from workers.queues import lines_within, queue_table, queue_view
     from workers.services import find_services
     from workers.settings import load_settings
+    from workers.totals import impatient_redis
     from workers.watching import COLUMNS, cells, pause_of, show_looks, write_looks
 
     if watch and not json and not sys.stdout.isatty():
         raise typer.BadParameter("it needs a terminal: give --json, too, for a line a second", param_hint="--watch")
     services = find_services(load_settings())
-    client = make_redis(services)
+    client = impatient_redis(services)
     if watch:
         with queue_view(services, client) as view:
-            view.lines()  # what cannot be looked at from the start is an error
+            lines_within(view, timeout)  # what cannot be looked at from the start is an error
             with suppress(KeyboardInterrupt):  # how watching ends
                 (write_looks if json else show_looks)(view)
         return
-    found = queue_table(services, client)
+    found = queue_table(services, client, timeout)
     if json:
         write_json(found)
         return
@@ -73,7 +78,9 @@ def pause(
         if paused is None:
             there = pausing.find_pause(db)
             said = "paused" if there is None else there.in_words()
-            raise CaselogError(f"the recorders are {said}. To pause for another reason: caselog resume, then pause")
+            raise CaselogError(
+                f"the recorders are {sentence(said)} To pause for another reason: caselog resume, then pause"
+            )
     if json:
         write_json(paused)
     else:
@@ -98,6 +105,34 @@ def resume(
         write_json(lifted)
     else:
         sys.stdout.write(f"resumed; it was {_one_line(lifted.in_words())}\n")
+
+
+def move_queue(
+    *,
+    timeout: Annotated[
+        float, typer.Option(min=0, metavar="SECONDS", help="How long to wait for recorders to pause.")
+    ] = 15,
+    json: Json = False,
+) -> None:
+    """Make RabbitMQ's queue of events anew where the checks broker or removals ask for it; publishers go on meanwhile.
+
+    Pause the recorders before, and upgrade all publishers: an earlier version's would make it again as it was. What
+    waits is carried over. Killed half-way it loses nothing: run it again.
+    """
+    from workers.moving_queue import move_queue as move
+    from workers.services import find_broker_url
+    from workers.settings import load_settings
+
+    moved = move(find_broker_url(load_settings()), timeout)
+    if json:
+        write_json(moved)
+    elif moved.messages is None:
+        sys.stdout.write("caselog.events is as it should be: nothing was moved\n")
+    else:
+        sys.stdout.write(
+            "caselog.events is made anew, and "
+            f"{count_of(moved.messages, 'message that waited is', 'messages that waited are')} in it\n"
+        )
 
 
 def _one_line(text: str) -> str:

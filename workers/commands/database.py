@@ -3,23 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
+from events.phrases import count_of
+
 if TYPE_CHECKING:
+    from redis import Redis
     from sqlalchemy import Connection, Engine
 
+    from schema.fencing import Fence
+    from workers.counting import Counting
+    from workers.losses import Losses
     from workers.settings import Settings
 
 
 @contextmanager
 def reading() -> Iterator[Connection]:
-    """A connection whose statements all see the database as it is at the first of them."""
-    from schema.connection import make_engine
+    """A connection whose statements all see the database as it is at the first of them.
+
+    Of a list of servers one that Redis knows to be fenced off is passed over; one that is named alone is read as it is,
+    also an old primary. Where Redis does not answer within a second or so, nobody knows of any.
+    """
+    from schema.connection import fence_of, make_engine
+    from schema.database_url import driver_url, has_several_hosts
     from workers.services import find_database_url
     from workers.settings import load_settings
 
-    engine = make_engine(find_database_url(load_settings()), application="caselog command")
+    settings = load_settings()
+    url = find_database_url(settings)
+    engine = make_engine(url, application="caselog command")
+    if has_several_hosts(driver_url(url)):
+        _learn(settings, fence_of(engine))
     try:
         with engine.connect() as db:
             yield db.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
@@ -29,8 +45,12 @@ def reading() -> Iterator[Connection]:
 
 @contextmanager
 def writing() -> Iterator[tuple[Settings, Engine]]:
-    """The settings and the database in force, for what is done by hand and written down."""
-    from schema.connection import make_engine
+    """The settings and the database in force, for what is done by hand and written down.
+
+    A server that Redis knows to be fenced off is not written to, and Redis is told of one that it did not know; where
+    Redis is away, nobody knows of any.
+    """
+    from schema.connection import fence_of, make_engine
     from workers import crashing
     from workers.services import find_database_url
     from workers.settings import load_settings
@@ -38,10 +58,98 @@ def writing() -> Iterator[tuple[Settings, Engine]]:
     settings = load_settings()
     crashing.arm(settings.crash_at)
     engine = make_engine(find_database_url(settings), application="caselog command")
+    is_there = _learn(settings, fence_of(engine))
     try:
         yield settings, engine
     finally:
+        if is_there:
+            _tell(settings, fence_of(engine))
         engine.dispose()
+
+
+@contextmanager
+def losses() -> Iterator[tuple[Settings, Engine, Redis, Losses]]:
+    """The settings, and what is missing of what was recorded; also on a server that others do not write to.
+
+    Of a list that is one where no other gives a session.
+    """
+    from sqlalchemy.exc import DBAPIError
+
+    from schema.connection import fence_of, make_engine
+    from schema.fencing import OlderTimeline
+    from workers.losses import Losses
+    from workers.services import find_database_url
+    from workers.settings import load_settings
+
+    settings = load_settings()
+    engine = make_engine(find_database_url(settings), application="caselog command")
+    try:
+        with redis_of(settings) as client:
+            fence = fence_of(engine) if _learn(settings, fence_of(engine)) else None
+            try:
+                with engine.begin():
+                    pass
+            except DBAPIError as error:
+                if not isinstance(error.orig, OlderTimeline):
+                    raise
+                engine.dispose()
+                engine, fence = make_engine(find_database_url(settings), application="caselog command"), None
+            yield settings, engine, client, Losses(engine, client, fence)
+    finally:
+        engine.dispose()
+
+
+def known_fence(settings: Settings) -> Fence:
+    """The timelines that Redis knows of, for who writes on connections of its own; of none where it is away."""
+    from schema.fencing import Fence
+
+    fence = Fence()
+    _learn(settings, fence)
+    return fence
+
+
+def _learn(settings: Settings, fence: Fence) -> bool:
+    """Have the fence know what Redis does; whether Redis answered."""
+    from redis import RedisError
+
+    from events.errors import SettingsError
+    from workers.remembering import read_memory
+
+    with suppress(RedisError, SettingsError), redis_of(settings) as client:
+        read_memory(client, fence)
+        return True
+    return False
+
+
+def _tell(settings: Settings, fence: Fence) -> None:
+    """Have Redis know which server this command met."""
+    from redis import RedisError
+
+    from workers.remembering import tell_server
+
+    with suppress(RedisError), redis_of(settings) as client:
+        tell_server(client, fence)
+
+
+def redis_of(settings: Settings) -> Redis:
+    """A client that gives up soon. Raises `SettingsError` where no Redis is known."""
+    from workers.services import find_redis_url
+    from workers.totals import impatient
+
+    return impatient(find_redis_url(settings))
+
+
+def counting_of(settings: Settings, engine: Engine) -> Counting | None:
+    """What a command records is remembered, too; None where no Redis is known."""
+    from events.errors import SettingsError
+    from schema.connection import fence_of
+    from workers.counting import Counting
+    from workers.remembering import Memory
+
+    try:
+        return Counting(Memory(redis_of(settings), fence_of(engine)))
+    except SettingsError:
+        return None
 
 
 def known_case(db: Connection, reference: str) -> dict[str, Any]:
@@ -51,8 +159,22 @@ def known_case(db: Connection, reference: str) -> dict[str, Any]:
 
     found = get_case(db, reference)
     if found is None:
-        raise CaselogError(
-            f"there is no case {reference!r}. References are exact (caselog search finds parts of them); events that "
-            f"wait for it: caselog queues"
-        )
+        waits = waits_for(db, reference)
+        hint = f". {waits}" if waits else " (caselog search finds parts of them), and no event waits for it"
+        raise CaselogError(f"there is no case {reference!r}. References are exact{hint}")
     return found
+
+
+def waits_for(db: Connection, reference: str) -> str | None:
+    """That events wait for this case, since when, until when at most, and how to list them; None where none does."""
+    from schema.waiting import by_case
+    from workers.output import rfc3339
+    from workers.settings import load_settings
+
+    found = by_case(db, give_up_s=load_settings().parked_give_up_s, case=reference)
+    if not found:
+        return None
+    [waited] = found
+    many = count_of(waited.events, "event waits", "events wait")
+    end = "tried again within seconds" if waited.is_there else f"given up from {rfc3339(waited.give_up_at)} on"
+    return f"{many} for this case since {rfc3339(waited.since)} ({end}): caselog parked list --case {quote(reference)}"

@@ -43,28 +43,32 @@ def add_to(app: typer.Typer) -> None:
 
 def case(reference: Reference, *, as_of: AsOf = None, known_at: KnownAt = None, json: Json = False) -> None:
     """Show a case as it is, or as it was: folded again from what had happened, or was known, at a moment."""
-    from workers.commands.database import known_case, reading
+    from workers.commands.database import known_case, reading, waits_for
 
     with reading() as db:
         if as_of is None and known_at is None:
             columns = known_case(db, reference)
         else:
             columns = _columns(*_history(db, reference, as_of, known_at))
+        waits = waits_for(db, reference)
     if json:
         write_json(columns)
     else:
         print_table(("column", "value"), columns.items())
+    _tell(waits)
 
 
 def log(reference: Reference, *, json: Json = False) -> None:
     """Show the whole log of a case, in order; why an entry is without effect stands beside it."""
     from schema.exports import case_log
-    from workers.commands.database import known_case, reading
+    from workers.commands.database import known_case, reading, waits_for
 
     with reading() as db:
         known_case(db, reference)
         history, _ = _history(db, reference, None, None)
         stored = case_log(db, reference)
+        waits = waits_for(db, reference)
+    _tell(waits)
     entries = [stored[entry.log.id] | {"why": entry.why} for entry in history.entries]
     if json:
         write_json(entries)
@@ -76,11 +80,12 @@ def log(reference: Reference, *, json: Json = False) -> None:
 def explain(reference: Reference, *, as_of: AsOf = None, known_at: KnownAt = None, json: Json = False) -> None:
     """Show each column of a case with its value, the log entry that last set it, and the rule in words."""
     from events.wording import rule_in_words
-    from workers.commands.database import known_case, reading
+    from workers.commands.database import known_case, reading, waits_for
 
     with reading() as db:
         history, part = _history(db, reference, as_of, known_at)
         stored = known_case(db, reference) if as_of is None and known_at is None else None
+        waits = waits_for(db, reference)
     columns = _columns(history, part)
     found = []
     for column, value in columns.items():
@@ -110,6 +115,7 @@ def explain(reference: Reference, *, as_of: AsOf = None, known_at: KnownAt = Non
         write_json(found)
     else:
         print_table(("column", "value", "log", "time", "code", "by", "rule"), (_explained(row) for row in found))
+    _tell(waits)
     differ = (
         [] if stored is None else [name for name in columns if name != "modified_at" and stored[name] != columns[name]]
     )
@@ -194,6 +200,13 @@ def _columns(history: History, part: Part) -> dict[str, Any]:
 
     last = max(part.recorded_at.values())
     return {name: last if name == "modified_at" else getattr(history.case, name) for name in EXPORTS["cases"].columns}
+
+
+def _tell(waits: str | None) -> None:
+    """What is not in the case yet, beside what is."""
+    if waits is not None:
+        sys.stdout.flush()
+        sys.stderr.write(f"{waits}\n")
 
 
 def _explained(row: dict[str, Any]) -> list[Any]:

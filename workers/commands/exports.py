@@ -85,7 +85,10 @@ def exports_delete(
     why: Annotated[str | None, typer.Option(metavar="TEXT", help="The reason, for the audit.")] = None,
     json: Json = False,
 ) -> None:
-    """Delete an exported file, or cancel an export that is not done yet; the audit keeps who did so and why."""
+    """Delete an export that is done, failed or was cancelled, with its file; or cancel one that is not over yet.
+
+    The audit keeps who did so and why, and the list that there was one. Exit 1 where there is none, or none any more.
+    """
     from schema import report_exports
     from workers.commands.database import writing
 
@@ -114,15 +117,21 @@ def check_request(form: Format, output: Path | None, *, is_background: bool, jso
 
 
 def ask_for(reading: Reading, *, form: str, to_url: str | None) -> None:
-    """Queue an export and print its id. Raises `BadTarget` where nothing can be written there, as far as is known."""
+    """Queue an export and print its id. Raises `BadTarget` where nothing can be written there, as far as is known.
+
+    And `Withheld` where the report would be wrong.
+    """
     from schema import report_exports
+    from schema.outdated import refuse_outdated
     from workers.commands.database import writing
-    from workers.export_target import open_target, plain_url
+    from workers.export_target import open_target, plain_url, refuse_outside
 
     with writing() as (settings, engine):
         target = settings.exports if to_url is None else plain_url(to_url)
+        refuse_outside(target, settings.exports)
         open_target(target)
         with engine.begin() as db:
+            refuse_outdated(db)
             export = report_exports.request(db, reading, form=form, target=target, who=settings.who)
         _nudge(settings)
     sys.stdout.write(f"export {export.id} is queued: {_facts(export)['file']}\n")

@@ -1,17 +1,21 @@
-"""Which dead letters a command is about, and how they are printed."""
+"""Which dead letters a command is about, how they are printed, and what commands for parked events share with them."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from workers.output import print_table, write_rows
+from workers.output import print_event, print_table, write_rows
 
 if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
     from schema.mending import Filter
+    from workers.recording import Recording
     from workers.settings import Settings
 
 Ids = Annotated[list[int] | None, typer.Argument(metavar="ID", help="Ids, from caselog dead list.")]
@@ -77,14 +81,16 @@ def wanted_letters(
     )
 
 
-def require_all(ids: Iterable[int], found: Iterable[int | None]) -> None:
+def require_all(
+    ids: Iterable[int], found: Iterable[int | None], *, what: str = "dead letter", see: str = "caselog dead list"
+) -> None:
     from events.errors import CaselogError
 
     missing = sorted(set(ids) - set(found))
     if missing:
         which = ", ".join(map(str, missing))
-        many = f"are no dead letters {which}" if len(missing) > 1 else f"is no dead letter {which}"
-        raise CaselogError(f"there {many} (that the filters match, where any were given). See: caselog dead list")
+        many = f"are no {what}s {which}" if len(missing) > 1 else f"is no {what} {which}"
+        raise CaselogError(f"there {many} (that the filters match, where any were given). See: {see}")
 
 
 def print_letters(columns: Sequence[str], things: Iterable[Any], *, json: bool) -> None:
@@ -97,6 +103,16 @@ def print_letters(columns: Sequence[str], things: Iterable[Any], *, json: bool) 
         )
 
 
+def print_letter(title: str, columns: Sequence[str], thing: Any, raw: bytes | str, *, json: bool) -> None:
+    """One of them: its columns, and below them the event."""
+    facts = [getattr(thing, column) for column in columns]
+    if json:
+        write_rows(sys.stdout.buffer, ("id", *columns, "raw"), [[thing.id, *facts, raw]], "jsonl")
+    else:
+        print_table(("column", "value"), zip(columns, facts, strict=True), title=title)
+        print_event(raw)
+
+
 def _one_line(value: Any, column: str) -> Any:
     """A cell of a list: of a message its first line, of what a sender wrote its line breaks shown."""
     if not isinstance(value, str):
@@ -104,5 +120,53 @@ def _one_line(value: Any, column: str) -> Any:
     return value.partition("\n")[0] if column == "message" else value.replace("\n", r"\n")
 
 
-def count_of(many: int) -> str:
-    return f"{many:,} dead letter{'' if many == 1 else 's'}"
+def none_matches(what: str) -> str:
+    """The line where a filter or --all chose nothing: there is nothing to do, and that is a success."""
+    return f"no {what} matches; nothing was done\n"
+
+
+def confirm(question: str, *, yes: bool) -> None:
+    from events.errors import CaselogError
+
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise CaselogError(
+            "this asks first, and there is no terminal to answer on: nothing was done. Add --yes (or --dry-run, to see "
+            "how many and which)"
+        )
+    # Not typer's own question: a part of that goes to stdout, which is for results.
+    sys.stderr.write(f"{question} [y/N]: ")
+    sys.stderr.flush()
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise CaselogError("nothing was done")
+
+
+@contextmanager
+def recording_of(settings: Settings, engine: Engine) -> Iterator[Recording]:
+    """A road into the log, with every app registered. Raises `RegistrationError`."""
+    from events.registry import autodiscover, event_registry
+    from workers.commands.database import counting_of
+    from workers.folding import Folding, take_interrupts
+    from workers.recording import Recording
+    from workers.roles import make_rules
+    from workers.services import find_database_url
+    from workers.shared import Shared
+    from workers.watcher import watch
+
+    autodiscover(settings.apps)
+    shared = Shared()
+    watch(shared, find_database_url(settings), settings.fold_limit_s)
+    take_interrupts()
+    folding = Folding(limit_s=settings.fold_limit_s, shared=shared)
+    rules, give_up_s = make_rules(settings), settings.parked_give_up_s
+    recording = Recording(
+        engine,
+        event_registry,
+        rules,
+        give_up_parked_s=give_up_s,
+        folding=folding,
+        counting=counting_of(settings, engine),
+    )
+    with closing(recording):
+        yield recording

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from events.phrases import count_of, sentence
 from workers.commands.letters import (
     LISTED,
     Case,
@@ -25,20 +26,23 @@ from workers.commands.letters import (
     Until,
     Why,
     Yes,
-    count_of,
+    confirm,
+    none_matches,
+    print_letter,
     print_letters,
+    recording_of,
     require_all,
     wanted_letters,
 )
-from workers.output import print_table, write_json, write_rows
+from workers.output import write_json
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from schema.mending import Filter
     from workers.mending import Report
-    from workers.recording import Recording
-    from workers.settings import Settings
+
+WHAT: Final = "dead letter"
 
 dead = typer.Typer(help="Dead letters: what could not be recorded, and why.", no_args_is_help=True)
 
@@ -103,7 +107,10 @@ def dead_show(
     why: Why = None,
     json: Json = False,
 ) -> None:
-    """Show dead letters with reason, remedy and the event, its notes and other personal data masked."""
+    """Show dead letters with reason, remedy and the event, its notes and other personal data masked.
+
+    Where one of the ids does not exist, none is shown (exit 1).
+    """
     from schema.mending import Filter, find
     from workers.commands.database import reading, writing
     from workers.masking import masked
@@ -116,13 +123,9 @@ def dead_show(
         with reading() as db:
             letters = list(find(db, Filter(ids=tuple(letter_ids))))
     require_all(letter_ids, {letter.id for letter in letters})
-    columns = tuple(name for name in letters[0].__struct_fields__ if name != "id")
+    columns = tuple(name for name in letters[0].__struct_fields__ if name not in ("id", "raw"))
     for letter in letters:
-        shown = [letter.raw if reveal else masked(letter.raw) if c == "raw" else getattr(letter, c) for c in columns]
-        if json:
-            write_rows(sys.stdout.buffer, ("id", *columns), [[letter.id, *shown]], "jsonl")
-        else:
-            print_table(("column", "value"), zip(columns, shown, strict=True), title=f"dead letter {letter.id}")
+        print_letter(f"{WHAT} {letter.id}", columns, letter, letter.raw if reveal else masked(letter.raw), json=json)
 
 
 @dead.command("requeue", epilog="Example: caselog dead requeue --reason unknown_code --why 'SPOB is registered now'")
@@ -146,7 +149,8 @@ def dead_requeue(
 ) -> None:
     """Try dead letters again after a fix: each event takes its place in time. Exit 1 where one failed again.
 
-    Asks first where a filter or --all chooses. Needs the database alone: no recorder has to run, and any may.
+    Asks first where a filter or --all chooses; where that matches nothing, nothing is done (exit 0). An id that does
+    not exist is refused, and the others with it (exit 1). Needs the database alone: no recorder has to run.
     """
     from schema.mending import Filter
     from workers.commands.database import writing
@@ -167,14 +171,13 @@ def dead_requeue(
             until=until,
             text=text,
         )
-        recording = _recording(settings, engine)
         chosen = _chosen(engine, wanted, everything=everything)
         if dry_run:
             _show_which(engine, wanted, len(chosen), "requeued", json=json)
             return
         if chosen and (wanted.ids is None or wanted != Filter(ids=wanted.ids)):  # who gave ids has said which
-            _confirm(f"Requeue {count_of(len(chosen))}?", yes=yes)
-        with counting("requeueing", len(chosen)) as progress:
+            confirm(f"Requeue {count_of(len(chosen), WHAT)}?", yes=yes)
+        with recording_of(settings, engine) as recording, counting("requeueing", len(chosen)) as progress:
             report = requeue(engine, recording, chosen, wanted=wanted, who=settings.who, why=why, progress=progress)
     _print_report(report, json=json)
     if not report.is_success:
@@ -200,7 +203,11 @@ def dead_discard(
     why: Why = None,
     json: Json = False,
 ) -> None:
-    """Delete dead letters for ever, after asking. The audit keeps which they were, not what they said."""
+    """Delete dead letters for ever, after asking. The audit keeps which they were, not what they said.
+
+    Where a filter or --all matches nothing, nothing is done (exit 0). An id that does not exist is refused, and the
+    others with it (exit 1). Exit 1 also where somebody else requeued or discarded some meanwhile.
+    """
     from workers.commands.database import writing
     from workers.mending import discard
     from workers.progress import counting
@@ -224,15 +231,17 @@ def dead_discard(
             _show_which(engine, wanted, len(chosen), "discarded", json=json)
             return
         if chosen:
-            _confirm(f"Discard {count_of(len(chosen))} for ever?", yes=yes)
+            confirm(f"Discard {count_of(len(chosen), WHAT)} for ever?", yes=yes)
         with counting("discarding", len(chosen)) as progress:
             gone = discard(engine, chosen, wanted=wanted, who=settings.who, why=why, progress=progress)
     if json:
         write_json({"chosen": len(chosen), "discarded": gone})
     else:
-        sys.stdout.write(f"{count_of(gone)} discarded\n")
+        sys.stdout.write(f"{count_of(gone, WHAT)} discarded\n" if chosen else none_matches(WHAT))
     if gone < len(chosen):
-        sys.stderr.write(f"{count_of(len(chosen) - gone)} left: somebody else requeued or discarded them meanwhile\n")
+        sys.stderr.write(
+            f"{count_of(len(chosen) - gone, WHAT)} left: somebody else requeued or discarded them meanwhile\n"
+        )
         raise typer.Exit(1)
 
 
@@ -249,30 +258,13 @@ def _chosen(engine: Engine, wanted: Filter, *, everything: bool) -> dict[int, in
     return chosen
 
 
-def _confirm(question: str, *, yes: bool) -> None:
-    from events.errors import CaselogError
-
-    if yes:
-        return
-    if not sys.stdin.isatty():
-        raise CaselogError(
-            "this asks first, and there is no terminal to answer on: nothing was done. Add --yes (or --dry-run, to see "
-            "how many and which)"
-        )
-    # Not typer's own question: a part of that goes to stdout, which is for results.
-    sys.stderr.write(f"{question} [y/N]: ")
-    sys.stderr.flush()
-    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-        raise CaselogError("nothing was done")
-
-
 def _show_which(engine: Engine, wanted: Filter, many: int, what: str, *, json: bool) -> None:
     from schema.mending import find
 
     with engine.connect() as db:
         print_letters(LISTED, find(db, wanted), json=json)
     sys.stdout.flush()
-    sys.stderr.write(f"{count_of(many)} would be {what}; nothing was done\n")
+    sys.stderr.write(f"{count_of(many, WHAT)} would be {what}; nothing was done\n")
 
 
 def _print_report(report: Report, *, json: bool) -> None:
@@ -284,23 +276,17 @@ def _print_report(report: Report, *, json: bool) -> None:
         said = {
             "recorded": report.recorded,
             "in the log already": report.duplicates,
-            "parked until their case is created": report.parked,
+            f"parked until {'its' if report.parked == 1 else 'their'} case is created": report.parked,
             "failed again": len(report.failures),
             "taken by somebody else meanwhile": report.elsewhere,
         }
         counts = ", ".join(f"{many:,} {what}" for what, many in said.items() if many)
-        sys.stdout.write(f"{count_of(report.chosen)}{': ' if counts else ''}{counts}\n")
+        chosen = f"{count_of(report.chosen, WHAT)}{': ' if counts else ''}{counts}\n"
+        sys.stdout.write(chosen if report.chosen else none_matches(WHAT))
         if report.failures:
             print_letters(("id", "reason", "source", "event_id", "message"), report.failures, json=False)
     sys.stdout.flush()
     if report.interrupted is not None:
-        sys.stderr.write(f"caselog: interrupted: {report.interrupted}. What was done is done; run the same again\n")
-
-
-def _recording(settings: Settings, engine: Engine) -> Recording:
-    from events.registry import autodiscover, event_registry
-    from workers.recording import Recording
-    from workers.roles import make_rules
-
-    autodiscover(settings.apps)
-    return Recording(engine, event_registry, make_rules(settings), give_up_parked_s=settings.parked_give_up_s)
+        sys.stderr.write(
+            f"caselog: interrupted: {sentence(report.interrupted)} What was done is done; run the same again\n"
+        )

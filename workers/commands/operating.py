@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from workers.output import print_table, write_json
+
+if TYPE_CHECKING:
+    from workers.settings import Settings
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -52,12 +55,35 @@ def ping(
         raise typer.Exit(1)
 
 
-def settings(*, json: Json = False) -> None:
+def settings(
+    *,
+    broker_url: Annotated[
+        bool, typer.Option("--broker-url", help="Print only where events go: for a Publisher, and nothing secret.")
+    ] = False,
+    json: Json = False,
+) -> None:
     """Show the settings in force, secrets masked, and which of them the environment sets."""
     from workers.settings import load_settings, shown
 
+    if broker_url:
+        _print_broker_url(load_settings())
+        return
     rows = shown(load_settings())
     if json:
         write_json([dict(zip(("variable", "value", "set", "description"), row, strict=True)) for row in rows])
     else:
         print_table(("variable", "value", "set", "description"), rows)
+
+
+def _print_broker_url(settings: Settings) -> None:
+    """That of the embedded Redis where none is set. Raises `SettingsError` where it holds a password."""
+    from events.errors import SettingsError
+    from events.urls import passwords_of
+    from workers.services import find_broker_url
+
+    url = find_broker_url(settings)
+    if passwords_of(url):
+        raise SettingsError(
+            "CASELOG_BROKER_URL holds a password, which is not shown: take the URL from where it is set"
+        )
+    sys.stdout.write(f"{url}\n")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from events.phrases import count_of, sentence
 from workers.output import print_table, rfc3339, write_rows
 
 if TYPE_CHECKING:
@@ -34,15 +35,15 @@ def verify(
     json: Json = False,
 ) -> None:
     """Fold the log afresh and compare every case, timer, log flag and report; exit 1 where one differs."""
-    with _database_lost_is_one_line(), _verification() as verification:
+    with _database_lost_is_one_line(), _verification("verify", writes=repair) as verification:
         found = _show(verification, case, json=json, marked=repair)
         if found and repair:
-            many = f"{sum(found.values()):,} difference{'s' if sum(found.values()) > 1 else ''}"
+            many = count_of(sum(found.values()), "difference")
             if not yes and not typer.confirm(f"Write what the log says in place of {many}?", err=True):
                 raise typer.Exit(1)
             _repair(verification)
     if found and repair:
-        with _database_lost_is_one_line(), _verification() as verification:
+        with _database_lost_is_one_line(), _verification("verify") as verification:
             found = _show(verification, case, json=json, marked=False)
     if found:
         raise typer.Exit(1)
@@ -61,7 +62,7 @@ def rebuild(
     from workers.rebuild import rebuild as run
 
     chosen = get_parts(parts or [])
-    with _database_lost_is_one_line(), _verification() as verification:
+    with _database_lost_is_one_line(), _verification("rebuild", writes=True) as verification:
         written = run(verification, chosen, counting)
     if json:
         write_rows(sys.stdout.buffer, tuple(written), [tuple(written.values())], "jsonl")
@@ -85,11 +86,12 @@ def _show(verification: Verification, reference: str | None, *, json: bool, mark
         _print(finding, found, json=json)
     sys.stdout.flush()
     many = sum(found.values())
-    what = f"{verification.logs:,} log entries folded for {'everything' if reference is None else f'case {reference}'}"
+    for_what = "everything" if reference is None else f"case {reference}"
+    what = f"{count_of(verification.logs, 'log entry', 'log entries')} folded for {for_what}"
     if reference is not None:
         what += " (sums over all cases are compared only for everything: run it without --case)"
     tables = ", ".join(f"{many:,} in {table}" for table, many in sorted(found.items()))
-    differ = f"{many:,} difference{'s' if many > 1 else ''}: {tables}" if many else "no difference"
+    differ = f"{count_of(many, 'difference')}: {tables}" if many else "no difference"
     sys.stderr.write(f"{_visible(what)}: {differ}\n")
     return found
 
@@ -146,23 +148,41 @@ def _database_lost_is_one_line() -> Iterator[None]:
     import psycopg
 
     from events.errors import CaselogError
+    from schema.connection import hush
+    from schema.sessions import why_left
 
     try:
         yield
-    except psycopg.OperationalError as error:
-        raise CaselogError(f"PostgreSQL: {str(error).strip()}. Nothing was written; run this again.") from error
+    except psycopg.Error as error:
+        if why_left(error) is None and not isinstance(error, psycopg.OperationalError):
+            raise
+        said = (hush(error) or str(error)).strip()
+        remedy = "run this again"
+        if isinstance(error, psycopg.errors.ReadOnlySqlTransaction):
+            remedy = "run this on the primary (CASELOG_DATABASE_DIRECT_URL): even to compare takes temporary tables"
+        raise CaselogError(f"PostgreSQL: {sentence(said)} Nothing was written; {remedy}.") from error
 
 
-def _verification() -> Verification:
-    """A proof of the database in force, under the registry and the rules in force."""
+def _verification(command: str, *, writes: bool = False) -> Verification:
+    """A proof of the database in force, under the registry and the rules in force. Raises `NoSession`.
+
+    Of a list of servers one that Redis knows to be fenced off is passed over; one that is named alone may be compared,
+    and is not written to.
+    """
     from events.registry import autodiscover
+    from schema.database_url import driver_url, has_several_hosts
+    from schema.session_proof import prove_session
     from workers import crashing
+    from workers.commands.database import known_fence
     from workers.roles import make_rules
-    from workers.services import find_database_url
+    from workers.services import find_direct_url
     from workers.settings import load_settings
     from workers.verify import Verification
 
     settings = load_settings()
     crashing.arm(settings.crash_at)
     autodiscover(settings.apps)
-    return Verification(find_database_url(settings), make_rules(settings), apps=settings.apps)
+    database_url = find_direct_url(settings)
+    asks = writes or has_several_hosts(driver_url(database_url))
+    database_url = prove_session(database_url, command, fence=known_fence(settings) if asks else None)
+    return Verification(database_url, make_rules(settings), apps=settings.apps)

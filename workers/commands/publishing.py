@@ -7,12 +7,18 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, BinaryIO
+from typing import TYPE_CHECKING, Annotated, BinaryIO, Final
 
 import typer
 
+from events.phrases import count_of
+
 if TYPE_CHECKING:
     from events.publisher import Publisher
+    from workers.settings import Settings
+
+# Of a broker that was never reached, who waits at a terminal wants to know. After a cut, a Publisher tries for longer.
+REACH_FOR_S: Final = 10
 
 
 def add_to(app: typer.Typer) -> None:
@@ -23,25 +29,33 @@ def add_to(app: typer.Typer) -> None:
 
 
 def publish(file: Annotated[str, typer.Argument(help="JSON lines: an event or a batch a line; - is stdin.")]) -> None:
-    """Publish events. A line that is no valid message is named and left out; exit 1 if there was one."""
+    """Publish events. One that is not valid is named by its line, with all that is wrong, and left out; then exit 1.
+
+    Whether its type and code are registered, the recorder says: it may be newer than this command.
+    """
     from events.errors import CaselogError, PublishError
     from events.publisher import Publisher
+    from events.refusals import refusal
     from workers.progress import counting
     from workers.services import find_broker_url
     from workers.settings import load_settings
 
-    broker_url = find_broker_url(load_settings())
+    settings = load_settings()
+    _import_apps(settings)
+    broker_url = find_broker_url(settings)
     try:
-        with _lines(file) as (lines, size_bytes), Publisher(broker_url) as publisher:
+        with _lines(file) as (lines, size_bytes), Publisher(broker_url, reach_for_s=REACH_FOR_S) as publisher:
             with counting("publishing", size_bytes) as advance:
                 published, refused = _publish_lines(lines, publisher, advance)
             publisher.flush()
     except PublishError as error:
+        said = refusal(error.__cause__ or error) or error.__cause__
         raise CaselogError(
-            f"the broker did not confirm {len(error.unsent):,} events ({error.__cause__}). Check CASELOG_BROKER_URL "
-            f"and its server, then publish the same lines again: their ids are the same, so nothing doubles"
+            f"the broker did not confirm {count_of(len(error.unsent), 'event')} ({said}). Check "
+            f"CASELOG_BROKER_URL and its server, then publish the same lines again: their ids are the "
+            f"same, so nothing doubles"
         ) from error
-    sys.stderr.write(f"published {published:,} events" + (f", left out {refused:,}\n" if refused else "\n"))
+    sys.stderr.write(f"published {count_of(published, 'event')}" + (f", left out {refused:,}\n" if refused else "\n"))
     if refused:
         raise typer.Exit(1)
 
@@ -63,13 +77,16 @@ def relay(
     """
     from sqlalchemy import MetaData
 
-    from events import outbox
+    from events import credentials, outbox
     from events.errors import CaselogError, PublishError
+    from events.refusals import refusal
+    from events.urls import BadUrl, passwords_of
     from schema.connection import make_engine
+    from schema.database_url import check_database_url
     from workers.logs import configure_logs
     from workers.relay import Relay
-    from workers.services import find_broker_url, find_database_url
-    from workers.settings import load_settings
+    from workers.services import find_broker_url, find_direct_url
+    from workers.settings import load_settings, secrets_of
 
     schema, _, name = table.rpartition(".")
     if ddl:
@@ -77,21 +94,30 @@ def relay(
         return
     configure_logs("relay")
     settings = load_settings()
-    engine = make_engine(database or find_database_url(settings), application="caselog relay")
+    if database:
+        try:
+            check_database_url(database)
+        except BadUrl as error:
+            raise typer.BadParameter(str(error), param_hint="--database") from None
+        credentials.keep({*secrets_of(settings), *passwords_of(database)})
+    _import_apps(settings)
+    engine = make_engine(database or find_direct_url(settings), application="caselog relay")
     relay = Relay(engine, outbox.outbox_table(MetaData(), name=name, schema=schema or None), find_broker_url(settings))
     if once:
         try:
             relayed = relay.once()
         except PublishError as error:
+            said = refusal(error.__cause__ or error) or error.__cause__
             raise CaselogError(
-                f"the broker did not confirm the events ({error.__cause__}), and the outbox keeps them. Check "
+                f"the broker did not confirm the events ({said}), and the outbox keeps them. Check "
                 f"CASELOG_BROKER_URL and its server"
             ) from error
-        sys.stderr.write(f"published {relayed.published:,} events\n")
+        sys.stderr.write(f"published {count_of(relayed.published, 'event')}\n")
     if once or status:
         stands = relay.status()
         age = "" if stands.oldest_age_s is None else f", the oldest for {stands.oldest_age_s:,.0f} s"
-        sys.stdout.write(f"{stands.waiting:,} wait{age}; {stands.refused:,} are refused\n")
+        waiting, refused = count_of(stands.waiting, "waits", "wait"), count_of(stands.refused, "is", "are")
+        sys.stdout.write(f"{waiting}{age}; {refused} refused\n")
         sys.stdout.writelines(f"refused row {row}: {fault}\n" for row, fault in stands.messages)
         if stands.refused:
             raise typer.Exit(1)
@@ -105,16 +131,20 @@ def wait(
     *,
     timeout: Annotated[float, typer.Option(min=0, metavar="SECONDS", help="Give up after this many seconds.")] = 60,
 ) -> None:
-    """Return when all that was published before is recorded and aggregated, or set aside."""
-    from workers.roles import make_redis
+    """Return when all that was published before is recorded and aggregated, or set aside.
+
+    A server that does not answer at all is named after five seconds, or after the time-out where that is shorter.
+    """
     from workers.services import find_services
     from workers.settings import load_settings
+    from workers.totals import impatient_redis
     from workers.waiting import wait_until_recorded
 
     services = find_services(load_settings())
-    waiting = wait_until_recorded(services, make_redis(services), timeout)
+    waiting = wait_until_recorded(services, impatient_redis(services), timeout)
     if waiting:
-        sys.stderr.write(f"{waiting:,} parked events wait for a case that does not exist yet\n")
+        parked = count_of(waiting, "parked event waits", "parked events wait")
+        sys.stderr.write(f"{parked} for a case that does not exist yet\n")
 
 
 def simulate(
@@ -125,31 +155,49 @@ def simulate(
     """Write simulated journeys of cases to stdout, as JSON lines in the order of their times."""
     import msgspec
 
+    from workers.output import json_line
     from workers.simulate import simulate as run
 
     encoder = msgspec.json.Encoder()
     for event in run(cases, seed):
-        sys.stdout.buffer.write(encoder.encode(event) + b"\n")
+        sys.stdout.buffer.write(json_line(encoder.encode(event)))
     sys.stdout.buffer.flush()
 
 
 def _publish_lines(lines: BinaryIO, publisher: Publisher, advance: Callable[[int], None]) -> tuple[int, int]:
     """Publish what is valid and name what is not; how many events were published, and how many left out."""
-    from events.message import Malformed, decode
+    from events.errors import MalformedEvent
+    from events.message import elements
 
     published = refused = 0
     for number, line in enumerate(lines, start=1):
-        if body := line.strip():
-            message = decode(body)
-            for position, event in enumerate(message.events):
-                if isinstance(event, Malformed):
-                    refused += 1
-                    sys.stderr.write(f"line {number}: {event.error}\n")
-                else:
-                    published += 1
-                    publisher.publish(message.raw(position))
+        try:
+            events = elements(line.strip()) if line.strip() else []
+        except MalformedEvent as error:
+            events = []
+            refused += 1
+            sys.stderr.write(f"line {number}: {error}\n")
+        for event in events:
+            try:
+                publisher.publish(event)
+            except MalformedEvent as error:
+                refused += 1
+                sys.stderr.write(f"line {number}: {error}\n")
+            else:
+                published += 1
         advance(len(line))
     return published, refused
+
+
+def _import_apps(settings: Settings) -> None:
+    """Know which events need a case; where the apps are not to be had, that is left to the recorder."""
+    from contextlib import suppress
+
+    from events.errors import RegistrationError
+    from events.registry import autodiscover
+
+    with suppress(RegistrationError):
+        autodiscover(settings.apps)
 
 
 @contextmanager

@@ -290,12 +290,13 @@ def _plot(asked: Reading, by: str | None) -> None:
     if not points:
         sys.stderr.write(f"nothing to draw from {asked.first} to {asked.last}\n")
         return
+    what = "rows" if measure is None else measure.name
     size = shutil.get_terminal_size()
     is_terminal = sys.stdout.isatty()
     sys.stdout.write(
         draw(
             filled(points, period) if measure is None or measure.whole else points,
-            title=f"{report.name}: {'rows' if measure is None else measure.name} by {period}",
+            title=f"{report.name if what == report.name else f'{report.name}: {what}'} by {period}",
             unit="rows" if measure is None else measure.unit,
             width=size.columns,
             height=min(size.lines - 1, _PLOT_LINES) if is_terminal else _PLOT_LINES,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from enum import StrEnum
 from typing import Annotated
@@ -40,12 +41,16 @@ def worker(
     processes: Annotated[int, typer.Option(min=1, max=64, help="How many processes of the role.")] = 1,
 ) -> None:
     """Run one role until SIGTERM or Ctrl-C, for production."""
-    from workers.services import find_services
+    from workers.services import check_writing, find_services
     from workers.settings import load_settings
 
     settings = load_settings()
     services = find_services(settings)
-    if processes > 1:
+    if role in (RoleName.RECORDER, RoleName.TASKS):
+        check_writing(services)
+    # The kernel lets nobody kill the first process of a container from inside: a worker whose rule hangs in C could not
+    # be replaced. As its child it can.
+    if processes > 1 or (os.getpid() == 1 and role is not RoleName.STATUS):
         from workers.settings import child_environment
         from workers.supervisor import Command, Supervisor
         from workers.up import caselog_program
@@ -69,11 +74,57 @@ def worker(
             roles.run_demo(services)
 
 
-def migrate() -> None:
-    """Bring the database to the current schema; recorders may go on meanwhile. Running it again changes nothing."""
+def migrate(
+    *,
+    rebuild: Annotated[
+        bool, typer.Option("--rebuild", help="Then write anew what the rules before made of the log, where it is due.")
+    ] = False,
+    back_to: Annotated[
+        str | None,
+        typer.Option("--back-to", metavar="REVISION", help="Undo what came after; stop all workers before."),
+    ] = None,
+    why: Annotated[str | None, typer.Option(metavar="TEXT", help="The reason, for the audit.")] = None,
+) -> None:
+    """Bring the database to the current schema; recorders may go on meanwhile. Running it again changes nothing.
+
+    A database that a newer caselog has migrated is left as it is, with exit status 0. Where a roll-out is taken back,
+    this version undoes its migrations (--back-to), before the workers of the version before start again. Nobody stops
+    this version's workers: one that still runs would record by its own rules what the older schema takes, and wait with
+    the rest. So stop them all. The audit keeps who migrated, from which revision to which, and why.
+    """
+    from schema.migrate import By, is_ahead
     from schema.migrate import migrate as run
-    from workers.services import find_database_url
+    from schema.session_proof import prove_session
+    from workers.commands.database import known_fence, reading
+    from workers.progress import counting
+    from workers.services import find_direct_url
     from workers.settings import load_settings
 
-    before, after = run(find_database_url(load_settings()), lambda line: sys.stderr.write(f"caselog: {line}\n"))
+    if back_to is not None and rebuild:
+        raise typer.BadParameter("what is taken back is for its own version to rebuild", param_hint="--rebuild")
+    settings = load_settings()
+    database_url = find_direct_url(settings)
+    database_url = prove_session(database_url, "migrate", fence=known_fence(settings))
+    before, after = run(database_url, _complain, back_to=back_to, by=By(settings.who, why))
+    if back_to is not None and before != after:
+        sys.stdout.write(f"taken back from {before} to {after}; start the workers of that version, and rebuild\n")
+        return
     sys.stdout.write(f"at revision {after} already\n" if before == after else f"migrated from {before} to {after}\n")
+    if is_ahead(after):
+        return  # what there is to do, the newer version does
+    if rebuild:
+        from workers.rebuild import rebuild_outdated
+        from workers.roles import make_rules
+
+        written = rebuild_outdated(database_url, make_rules(settings), settings.apps, counting)
+        sys.stdout.write("rebuilt from the log\n" if written else "nothing is to be rebuilt\n")
+        return
+    from schema.outdated import REMEDY, find_outdated, told
+
+    with reading() as db:
+        if found := find_outdated(db):
+            _complain(f"{told(found)}. Reports are withheld, and the check rebuild is red, until you {REMEDY}")
+
+
+def _complain(line: str) -> None:
+    sys.stderr.write(f"caselog: {line}\n")

@@ -17,6 +17,7 @@ async function refresh() {
   const deadline = setTimeout(() => asking.abort(), GIVE_UP_MS);
   try {
     const answer = await fetch(inside.dataset.live, { cache: "no-store", signal: asking.signal });
+    if (answer.status === 401) location.reload(); // the session is over: the page asks who it is
     if (!answer.ok) throw new Error(answer.statusText);
     const page = new DOMParser().parseFromString(await answer.text(), "text/html");
     update(page.body);

@@ -87,7 +87,8 @@ _CALLBACK: Final[dict[str, Any]] = {
 class CallMeBack(BaseEvent):
     key = "call_me_back"
     codes = {
-        "CB1": {**_CALLBACK, "description": "Callback 1"},
+        # The public web form asks for callbacks.
+        "CB1": {**_CALLBACK, "description": "Callback 1", "selectable_by": [Role.OPERATOR, Role.WEB]},
         "CB2": {**_CALLBACK, "description": "Callback 2"},
         "CB3": {**_CALLBACK, "description": "Callback 3"},
         "PCB": {**_CALLBACK, "description": "Priority callback"},
@@ -104,14 +105,23 @@ class CallMeBack(BaseEvent):
             )
         return ("CB1", "CB2", "CB3")[attempts]
 
+    def get_repeated_code(self, case: CaseState, context: dict[str, Any]) -> str | None:
+        """One at the moment that is awaited already was sent twice: it is that callback again, and not the next."""
+        if case.requires_action_at is None or read.required_moment(context, "requires_action_at") != (
+            case.requires_action_at
+        ):
+            return None
+        return case.callback_code
+
     def check(self, code: str | None, context: dict[str, Any]) -> None:
         read.required_moment(context, "requires_action_at")
 
     def apply(self, case: CaseState, log: Log) -> None:
         case.requires_action_at = read.required_moment(log.context, "requires_action_at")
         case.callback_attempt += 1
+        case.callback_code = log.code
         case.called_back = True
-        case.call_started = False  # the next CALL_STARTED counts again (RULES.md §3.3)
+        case.call_started = False  # the next CALL_STARTED counts again (docs/rules.md §3.3)
 
 
 class StopCallMeBack(BaseEvent):

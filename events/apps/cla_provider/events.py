@@ -5,10 +5,15 @@ from __future__ import annotations
 from typing import Any, Final
 
 from events import context as read
-from events.apps.viewing import viewed_by_provider
+from events.apps.viewing import viewed_by_provider, viewed_under_timer
 from events.codes import LogLevel, LogType, RequiresActionBy, Role
 from events.registry import BaseEvent, event_registry
 from events.state import CaseState, Log
+
+
+def has_provider(case: CaseState) -> bool:
+    """Without one, never assigned or sent back, a case is accepted and closed in nobody's list: only an outcome."""
+    return case.provider is not None
 
 
 class AcceptCase(BaseEvent):
@@ -23,6 +28,9 @@ class AcceptCase(BaseEvent):
             "set_requires_action_by": RequiresActionBy.PROVIDER,
         },
     }
+
+    def acts_on(self, case: CaseState, log: Log) -> bool:
+        return has_provider(case)
 
     def apply(self, case: CaseState, log: Log) -> None:
         if case.provider_accepted is None:  # an assignment empties it: the first since then counts
@@ -105,6 +113,9 @@ class RejectCase(BaseEvent):
             return "COI"
         return super().get_log_code(case, **params)
 
+    def acts_on(self, case: CaseState, log: Log) -> bool:
+        return log.code in self.back_to_operator or has_provider(case)
+
     def apply(self, case: CaseState, log: Log) -> None:
         if log.code in self.back_to_operator:
             case.provider = case.provider_assigned_at = None
@@ -127,6 +138,7 @@ class OpenCase(BaseEvent):
     }
 
     def apply(self, case: CaseState, log: Log) -> None:
+        viewed_under_timer(case, log)
         viewed_by_provider(case, log)
 
 
@@ -149,6 +161,9 @@ class CloseCase(BaseEvent):
     def get_log_code(self, case: CaseState | None, /, **params: Any) -> str:
         return "DREFER" if read.flag(params, "is_debt_referral", where="params") else "CLSP"
 
+    def acts_on(self, case: CaseState, log: Log) -> bool:
+        return has_provider(case)
+
     def apply(self, case: CaseState, log: Log) -> None:
         case.provider_closed = log.occurred_at
 
@@ -164,6 +179,9 @@ class ReopenCase(BaseEvent):
             "stops_timer": False,
         },
     }
+
+    def acts_on(self, case: CaseState, log: Log) -> bool:
+        return has_provider(case)
 
     def apply(self, case: CaseState, log: Log) -> None:
         case.provider_closed = None

@@ -19,7 +19,7 @@ _BY_OPERATOR: Final[dict[str, Any]] = {**_BY_ANYONE, "selectable_by": [Role.OPER
 
 
 class Complaint(BaseEvent):
-    """`context.complaint` names the complaint; without it the case's one unnamed complaint is meant (RULES.md §5)."""
+    """`context.complaint` names the complaint; without it the case's one unnamed one is meant (docs/rules.md §5.7)."""
 
     key = "complaint"
     codes = {

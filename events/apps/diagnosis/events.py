@@ -10,12 +10,12 @@ from events.codes import LogLevel, LogType
 from events.registry import BaseEvent, event_registry
 from events.state import CaseState, Log
 
-# An incomplete diagnosis never came to a state of its own (RULES.md §5 names DIAGNOSIS_… only).
-_WITHOUT_STATE: Final = "INCOMPLETE_DIAGNOSIS_DELETED"
+_CREATED: Final = "DIAGNOSIS_CREATED"
 
 
 class Diagnosis(BaseEvent):
     key = "diagnosis"
+    code_by_params = True
     codes = {
         "DIAGNOSIS_CREATED": {
             "type": LogType.SYSTEM,
@@ -49,12 +49,18 @@ class Diagnosis(BaseEvent):
         return code_of_status(self.key, statuses, params)
 
     def check(self, code: str | None, context: dict[str, Any]) -> None:
-        if code is not None and code != _WITHOUT_STATE:
+        if code == _CREATED:
             read.text(context, "state")
+            read.text(context, "category")
 
     def apply(self, case: CaseState, log: Log) -> None:
-        if log.code != _WITHOUT_STATE and (given := read.text(log.context, "state")) is not None:
-            case.scope_state = given
+        if log.code != _CREATED:  # deleted: with the diagnosis goes what it found of the scope
+            case.scope_state = None
+            return
+        if (state := read.text(log.context, "state")) is not None:
+            case.scope_state = state
+        if (category := read.text(log.context, "category")) is not None:
+            case.category = category
 
 
 event_registry.register(Diagnosis)

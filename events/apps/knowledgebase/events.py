@@ -30,6 +30,19 @@ class AlternativeHelp(BaseEvent):
         },
     }
 
+    # Where the sender leaves it to the case's category, face to face help is one of these, or else COSPF.
+    codes_of_categories: Final = {
+        "family": "SPFN",
+        "housing": "SPFN",
+        "debt": "SPFM",
+        "education": "SPFM",
+        "discrimination": "SPFM",
+    }
+
+    def get_log_code(self, case: CaseState | None, /, **params: Any) -> str:
+        category = None if case is None else case.category
+        return "COSPF" if category is None else self.codes_of_categories.get(category, "COSPF")
+
     def apply(self, case: CaseState, log: Log) -> None:
         case.reset_callback()
 

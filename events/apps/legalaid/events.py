@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from events import context as read
-from events.apps.viewing import viewed_by_provider
+from events.apps.viewing import viewed_by_provider, viewed_under_timer
 from events.codes import LogLevel, LogType, RequiresActionBy, Role
 from events.errors import CodeNotResolved
 from events.registry import BaseEvent, event_registry
@@ -66,6 +66,7 @@ class CaseEvent(BaseEvent):
         },
     }
     creates_case = ("CASE_CREATED",)
+    code_by_params = True
 
     def get_log_code(self, case: CaseState | None, /, **params: Any) -> str:
         statuses = {
@@ -86,13 +87,13 @@ class CaseEvent(BaseEvent):
             read.flag(context, "complaint_flag")
 
     def suppresses(self, case: CaseState, log: Log) -> bool:
-        if log.code == "CASE_VIEWED":  # RULES.md §3.2
+        if log.code == "CASE_VIEWED":  # docs/rules.md §3.2
             return log.timer_id is not None and log.timer_id in case.viewed_timers
-        return log.code == "CALL_STARTED" and case.call_started  # RULES.md §3.3
+        return log.code == "CALL_STARTED" and case.call_started  # docs/rules.md §3.3
 
     def apply(self, case: CaseState, log: Log) -> None:
-        if log.code in ("CASE_CREATED", "CASE_VIEWED") and log.timer_id is not None:
-            case.viewed_timers += (log.timer_id,)
+        if log.code in ("CASE_CREATED", "CASE_VIEWED"):
+            viewed_under_timer(case, log)
         if log.code == "CASE_CREATED":
             _create(case, log.context)
         elif log.code == "CASE_VIEWED":
@@ -104,7 +105,7 @@ class CaseEvent(BaseEvent):
                 case.organisation = organisation
         elif log.code == "COMPLAINT_FLAG_TOGGLED":
             given = read.flag(log.context, "complaint_flag")
-            case.complaint_flag = not case.complaint_flag if given is None else given
+            case.complaint_flag = True if given is None else given
 
 
 def _create(case: CaseState, context: dict[str, Any]) -> None:
@@ -123,6 +124,7 @@ def _create(case: CaseState, context: dict[str, Any]) -> None:
 
 class MeansTest(BaseEvent):
     key = "means_test"
+    code_by_params = True
     codes = {
         "MT_CREATED": {
             "type": LogType.SYSTEM,

@@ -1,4 +1,4 @@
-"""An operator's timer is started and cancelled. What stops it is any code with `stops_timer` (RULES.md §4)."""
+"""An operator's timer is started and cancelled. What stops it is any code with `stops_timer` (docs/rules.md §4)."""
 
 from __future__ import annotations
 

@@ -103,7 +103,7 @@ def upgrade() -> None:
     op.create_table(
         "dead_letter",
         sa.Column("id", sa.BigInteger(), sa.Identity(always=False), nullable=False),
-        sa.Column("reason", sa.Text(), nullable=False, comment="One of the reasons of DESIGN.md, such as unknown_code"),
+        sa.Column("reason", sa.Text(), nullable=False, comment="One of the reasons in docs/dead-letters.md"),
         sa.Column("message", sa.Text(), nullable=False, comment="What is wrong and how to mend it; no case data"),
         sa.Column("source", sa.Text(), nullable=True, comment="CloudEvents source, where it could be read"),
         sa.Column("event_id", sa.Text(), nullable=True, comment="CloudEvents id, where it could be read"),
@@ -264,7 +264,7 @@ def upgrade() -> None:
             name="report_outcomes_row_key",
             postgresql_nulls_not_distinct=True,
         ),
-        comment="Report `outcomes` (RULES.md §7), fed by the aggregator",
+        comment="Report `outcomes` (docs/rules.md §7), fed by the aggregator",
     )
     op.create_table(
         "timer",

@@ -29,7 +29,7 @@ def upgrade() -> None:
         sa.Column("rejected_at", sa.DateTime(timezone=True), nullable=True, comment="Rejected by the provider"),
         sa.Column("closed_at", sa.DateTime(timezone=True), nullable=True, comment="Closed by the provider"),
         sa.PrimaryKeyConstraint("log_id", name=op.f("assignment_pkey")),
-        comment="Cases' stays with providers (RULES.md §7), computed from each case's log by the aggregator",
+        comment="Cases' stays with providers (docs/rules.md §7), computed from each case's log by the aggregator",
     )
     op.create_index(op.f("assignment_assigned_at_idx"), "assignment", ["assigned_at"], unique=False)
     op.create_index(op.f("assignment_case_reference_idx"), "assignment", ["case_reference"], unique=False)
@@ -79,7 +79,7 @@ def upgrade() -> None:
         sa.Column("sla_480", sa.DateTime(timezone=True), nullable=True, comment="Likewise: 480 working minutes"),
         sa.Column("sla_72h", sa.DateTime(timezone=True), nullable=True, comment="Likewise: 4,320 working minutes"),
         sa.PrimaryKeyConstraint("log_id", name=op.f("callback_pkey")),
-        comment="Callbacks of cases (RULES.md §7), computed from each case's log by the aggregator",
+        comment="Callbacks of cases (docs/rules.md §7), computed from each case's log by the aggregator",
     )
     op.create_index(op.f("callback_callback_at_idx"), "callback", ["callback_at"], unique=False)
     op.create_index(op.f("callback_case_reference_idx"), "callback", ["case_reference"], unique=False)
@@ -124,7 +124,7 @@ def upgrade() -> None:
         ),
         sa.Column("voided", sa.Boolean(), nullable=False, comment="It was voided"),
         sa.PrimaryKeyConstraint("log_id", name=op.f("complaint_pkey")),
-        comment="Complaints (RULES.md §7), computed from each case's log by the aggregator",
+        comment="Complaints (docs/rules.md §7), computed from each case's log by the aggregator",
     )
     op.create_index(op.f("complaint_case_reference_idx"), "complaint", ["case_reference"], unique=False)
     op.create_index(op.f("complaint_created_at_idx"), "complaint", ["created_at"], unique=False)
@@ -176,7 +176,7 @@ def upgrade() -> None:
             name="report_sum_row_key",
             postgresql_nulls_not_distinct=True,
         ),
-        comment="The reports that are sums (RULES.md §7), fed by the aggregator; a row may have come to nothing",
+        comment="The reports that are sums (docs/rules.md §7), fed by the aggregator; a row may have come to nothing",
         postgresql_with={"fillfactor": 70},
     )
     op.drop_table("report_outcomes")
@@ -315,7 +315,7 @@ def downgrade() -> None:
             postgresql_include=[],
             postgresql_nulls_not_distinct=True,
         ),
-        comment="Report `outcomes` (RULES.md §7), fed by the aggregator",
+        comment="Report `outcomes` (docs/rules.md §7), fed by the aggregator",
     )
     op.drop_table("report_sum")
     op.drop_index(op.f("complaint_created_at_idx"), table_name="complaint")

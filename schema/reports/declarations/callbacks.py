@@ -2,7 +2,7 @@
 
 from schema.reports.declaring import ORGANISATION, REFERENCE, SOURCE, Column, Report
 
-# RULES.md §7. What a client asked for by text or voicemail is answered by a call; else it is any contact that counts.
+# docs/rules.md §7.4. What came in by text or voicemail is answered by a call; else any contact counts.
 # Whether nobody called is known only once the time for it is over: that is the moment of asking.
 CALLED = "source in ('SMS', 'VOICEMAIL')"
 MISSED_SLA_1 = f"""
@@ -27,18 +27,20 @@ REPORT = Report(
             kind="moment",
             description="first later outcome or event of the case at level HIGH or above by an operator or manager",
         ),
-        Column(name="next_outcome", description="code of the case's next outcome"),
+        Column(name="next_outcome", description="code of the first contact"),
         Column(name="call_started_at", kind="moment", description="first later start of a call (CALL_STARTED)"),
         Column(name="resolved_at", kind="moment", description="first later log with a code that settles the callback"),
         Column(
             name="missed_sla_1",
             kind="flag",
-            description="no contact within the window; by SMS and voicemail: no call within 120 working minutes",
+            description="no contact within the window; by SMS and voicemail: no call within 120 working minutes of the "
+            "case's creation",
         ),
         Column(
             name="missed_sla_2",
             kind="flag",
-            description="not resolved within 4,320 working minutes; by SMS and voicemail: within 480",
+            description="not resolved within 4,320 working minutes of the window's start; by SMS and voicemail: within "
+            "480 of the case's creation",
         ),
     ),
     source=f"""

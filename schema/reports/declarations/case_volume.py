@@ -1,20 +1,23 @@
-"""Cases created, by where they came from."""
+"""Cases created, by where they came from and what they are about."""
 
+from events.codes import Role
 from schema.reports.conditions import Condition
-from schema.reports.declaring import CATEGORY, DAY, ORGANISATION, SOURCE, Measure, sums
+from schema.reports.declaring import ORGANISATION, PRESENT_CATEGORY, SOURCE, Column, Measure, sums
 
 REPORT = sums(
     "case_volume",
     "How many cases came in, and how",
-    first=DAY,
-    dimensions=(SOURCE, ORGANISATION, CATEGORY),
+    first=Column(name="day", kind="day", description="local day on which the case was created"),
+    # Of who rings up, nobody knows at first what it is about.
+    dimensions=(SOURCE, ORGANISATION, PRESENT_CATEGORY),
     measures=(
         Measure(name="cases", description="cases created", unit="cases", counts=Condition(creates_case=True)),
         Measure(
             name="web_callback_only",
-            description="of these, from the web without a state of eligibility: only a callback was asked for",
+            description="of these, from the web and by its form (role web) without a state of eligibility: only a "
+            "callback was asked for",
             unit="cases",
-            counts=Condition(creates_case=True, case_source="WEB", lacks="eligibility_state"),
+            counts=Condition(creates_case=True, roles=(Role.WEB.value,), case_source="WEB", lacks="eligibility_state"),
         ),
     ),
 )

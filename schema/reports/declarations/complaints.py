@@ -18,18 +18,22 @@ REPORT = Report(
         Column(
             name="within_holding_sla",
             kind="flag",
-            description="the holding letter was sent, or can still be sent, within 1 working day",
+            description="the holding letter was sent, or can still be sent, within 1 working day of the creation; "
+            "empty where the complaint is void",
         ),
         Column(
             name="within_sla",
             kind="flag",
-            description="the full response was sent, or can still be sent, within 15 working days",
+            description="closed, or can still be closed, within 15 working days of the creation; "
+            "empty where the complaint is void",
         ),
     ),
     source="""
         select case_reference as reference, complaint, owner, created_at, holding_letter_at, full_response_at,
-               closed_at, voided, coalesce(holding_letter_at, :now) <= holding_letter_due_at as within_holding_sla,
-               coalesce(full_response_at, :now) <= full_response_due_at as within_sla, log_id
+               closed_at, voided,
+               case when not voided then coalesce(holding_letter_at, :now) <= holding_letter_due_at end
+               as within_holding_sla,
+               case when not voided then coalesce(closed_at, :now) <= closing_due_at end as within_sla, log_id
         from complaint where created_at >= :start and created_at < :end
     """,
     order="created_at, log_id",

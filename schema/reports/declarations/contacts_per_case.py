@@ -1,15 +1,20 @@
 """How many contacts a case takes, by the month in which it was created."""
 
 from schema.reports.conditions import Condition
-from schema.reports.declaring import CATEGORY, Column, Measure, sums
+from schema.reports.declaring import PRESENT_CATEGORY, Column, Measure, sums
 
 REPORT = sums(
     "contacts_per_case",
     "How many contacts the cases of a month took, whenever these were",
     first=Column(name="month", kind="month", description="month in which the case was created"),
-    dimensions=(CATEGORY,),
+    dimensions=(PRESENT_CATEGORY,),
     measures=(
-        Measure(name="cases", description="cases created", unit="cases", counts=Condition(creates_case=True)),
+        Measure(
+            name="cases",
+            description="cases created, with a contact or without",
+            unit="cases",
+            counts=Condition(creates_case=True),
+        ),
         Measure(
             name="contacts",
             description="outcomes whose code stops the operator's timer",

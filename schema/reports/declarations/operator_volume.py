@@ -1,8 +1,10 @@
 """What each operator got done in a day."""
 
-from events.facts import ASSIGNMENT_CODES
+from events.facts import ASSIGNMENT_CODES, OPERATORS
 from schema.reports.conditions import Condition
 from schema.reports.declaring import DAY, OPERATOR, Measure, sums
+
+_OPERATORS = tuple(sorted(OPERATORS))
 
 REPORT = sums(
     "operator_volume",
@@ -14,19 +16,19 @@ REPORT = sums(
             name="cases_created",
             description="cases created",
             unit="cases",
-            counts=Condition(creates_case=True, by_operators=True),
+            counts=Condition(creates_case=True, roles=_OPERATORS),
         ),
         Measure(
             name="outcomes",
             description="outcome logs",
             unit="logs",
-            counts=Condition(outcomes=True, by_operators=True),
+            counts=Condition(outcomes=True, roles=_OPERATORS),
         ),
         Measure(
             name="assignments",
             description="cases given to a provider: REFSP, MANALC, MANREF, SPOR",
             unit="logs",
-            counts=Condition(codes=tuple(sorted(ASSIGNMENT_CODES)), by_operators=True),
+            counts=Condition(codes=tuple(sorted(ASSIGNMENT_CODES)), roles=_OPERATORS),
         ),
     ),
 )

@@ -1,15 +1,28 @@
 """Every outcome, for those who count themselves."""
 
+from events.codes import LogLevel
 from schema.reports.declaring import CATEGORY, CODE, KEY, ORGANISATION, PROVIDER, REFERENCE, SOURCE, Column, Report
 
-_SECONDS = "ceil(date_part('epoch', timer.stopped_at - timer.started_at))::bigint"
-
-# The log that stops a timer is the last that carries it. Among those of the very same moment, order decides.
-_STOPPED_BY_THEN = """not exists (
-    select 1 from log as later
-    where later.actor = timer.actor and later.occurred_at = timer.stopped_at and later.timer_id = timer.id
-      and (later.source, later.event_id) > (log.source, log.event_id)
-)"""
+# Of a case's log `stop`, the timer that it stopped: the last log that carries a timer has. Among those of the very same
+# moment, order decides.
+_STOPPED = """
+    timer.id = stop.timer_id and timer.stopped_at = stop.occurred_at and not timer.cancelled and not exists (
+        select 1 from log as later
+        where later.actor = timer.actor and later.occurred_at = timer.stopped_at and later.timer_id = timer.id
+          and (later.source, later.event_id) > (stop.source, stop.event_id)
+    )
+"""
+# Whose seconds these are: those of the log that stopped the timer, and where that is suppressed, of the one that it
+# repeats, the case's latest outcome before it that stands at level HIGH or above. Empty: nobody's.
+_OWNER = f"""
+    select stop.occurred_at, stop.source, stop.event_id where not stop.suppressed and stop.type = 'outcome'
+    union all
+    (select of_case.occurred_at, of_case.source, of_case.event_id from log as of_case
+     where stop.suppressed and of_case.case_reference = stop.case_reference and not of_case.suppressed
+       and of_case.type = 'outcome' and of_case.level >= {int(LogLevel.HIGH)}
+       and (of_case.occurred_at, of_case.source, of_case.event_id) < (stop.occurred_at, stop.source, stop.event_id)
+     order by of_case.occurred_at desc, of_case.source desc, of_case.event_id desc limit 1)
+"""  # noqa: S608 - a number of our own
 
 REPORT = Report(
     name="outcome_extract",
@@ -29,29 +42,34 @@ REPORT = Report(
             name="timer_seconds",
             kind="number",
             unit="seconds",
-            description="time of the timer that this log stopped; empty where it stopped none",
+            description="time of the timer that this log stopped, and of those that suppressed repetitions of it "
+            "stopped; empty where there is none",
         ),
         Column(
             name="billable_time",
             kind="number",
             unit="seconds",
-            description="billable time of the case up to this log, this log's timer included",
+            description="billable time of the case so far: timer_seconds of its rows up to this one",
         ),
     ),
     source=f"""
         select log.case_reference as reference, log.occurred_at as time, log.key, log.code, log.actor, log.category,
-               log.provider, log.organisation, log.case_source as source, stopped.seconds as timer_seconds,
-               billed.seconds as billable_time, log.source as log_source, log.event_id
+               log.provider, log.organisation, log.case_source as source, billed.its_own as timer_seconds,
+               coalesce(billed.so_far, 0) as billable_time, log.source as log_source, log.event_id
         from log
-        left join lateral (
-            select {_SECONDS} as seconds from timer
-            where timer.id = log.timer_id and timer.stopped_at = log.occurred_at and not timer.cancelled
-              and {_STOPPED_BY_THEN}
-        ) as stopped on true
         cross join lateral (
-            select coalesce(sum({_SECONDS}), 0)::bigint as seconds from timer
-            where timer.case_reference = log.case_reference and not timer.cancelled
-              and (timer.stopped_at < log.occurred_at or timer.stopped_at = log.occurred_at and {_STOPPED_BY_THEN})
+            select sum(seconds)::bigint as so_far, sum(seconds) filter (
+                       where (owner.occurred_at, owner.source, owner.event_id)
+                             = (log.occurred_at, log.source, log.event_id)
+                   )::bigint as its_own
+            from log as stop
+            join lateral (
+                select ceil(date_part('epoch', timer.stopped_at - timer.started_at))::bigint as seconds
+                from timer where {_STOPPED}
+            ) as stopped on true
+            join lateral ({_OWNER}) as owner on true
+            where stop.case_reference = log.case_reference and stop.timer_id is not null
+              and (owner.occurred_at, owner.source, owner.event_id) <= (log.occurred_at, log.source, log.event_id)
         ) as billed
         where log.type = 'outcome' and not log.suppressed and log.case_reference is not null
           and log.occurred_at >= :start and log.occurred_at < :end

@@ -31,7 +31,7 @@ def chunk(seed: int, number: int, position: int) -> list[dict[str, Any]]:
     """The events of one chunk, the same for the same numbers: journeys, one that is refused, one without a case.
 
     Every event names its code: one that left it to its class would be resolved by what is recorded when it arrives,
-    and so depend on the order of arrival (RULES.md §1.5).
+    and so depend on the order of arrival (docs/rules.md §1.5).
     """
     name = f"{seed}-{number}-{position}"
     events = list(simulate(CASES, seed * 1_000_000 + number * 10_000 + position))

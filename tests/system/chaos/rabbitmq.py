@@ -53,6 +53,18 @@ class Control:
         )
         return done.returncode == 0
 
+    def output(self, *arguments: str) -> str:
+        """What it prints."""
+        return subprocess.run(
+            [self._program, "--quiet", *arguments],
+            env=self._environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=_CONTROL_S,
+            check=True,
+            text=True,
+        ).stdout
+
     def close_all_connections(self) -> bool:
         return self("close_all_connections", "--vhost", self._vhost, "chaos")
 
@@ -63,26 +75,31 @@ class Control:
 class Node:
     """A RabbitMQ on a directory, with an epmd (Erlang's register of nodes) of its own beside it.
 
-    A node takes seconds to start and to stop, in which the rig goes on: `start` does not wait until it answers.
+    A node takes seconds to start and to stop, in which the rig goes on: `start` does not wait until it answers. One
+    `beside` another shares its epmd and its cookie, so that it may join it (`join`). `config` are lines more of its
+    rabbitmq.conf.
     """
 
-    def __init__(self, programs: Path, directory: Path) -> None:
+    def __init__(self, programs: Path, directory: Path, *, beside: Node | None = None, config: str = "") -> None:
         self._program = programs / "rabbitmq-server"
         self._directory = directory
         self._node: subprocess.Popen[bytes] | None = None
-        self.port, distribution_port, self._epmd_port = (_free_port() for _ in range(3))
+        self.port, distribution_port, epmd_port = (_free_port() for _ in range(3))
+        self.epmd_port: int = epmd_port if beside is None else beside.epmd_port
+        self.home: Path = directory / "home" if beside is None else beside.home  # where the cookie is made
+        self.name = f"caselog-chaos-{uuid4().hex[:8]}@localhost"
         for name in ("home", "data", "log"):
             (directory / name).mkdir(mode=0o700, parents=True)
         self.disk = Disk(directory / "data", DISK_MB) if may_mount() else None
-        (directory / "rabbitmq.conf").write_text(_CONFIG.format(port=self.port))
+        (directory / "rabbitmq.conf").write_text(_CONFIG.format(port=self.port) + config)
         (directory / "plugins").write_text("[].\n")
         self._environment = {
             "PATH": os.environ.get("PATH", os.defpath),
             "LC_ALL": "C.UTF-8",
-            "HOME": str(directory / "home"),  # where the cookie is made
-            "ERL_EPMD_PORT": str(self._epmd_port),
+            "HOME": str(self.home),
+            "ERL_EPMD_PORT": str(self.epmd_port),
             "ERL_EPMD_ADDRESS": "127.0.0.1",
-            "RABBITMQ_NODENAME": f"caselog-chaos-{uuid4().hex[:8]}@localhost",
+            "RABBITMQ_NODENAME": self.name,
             "RABBITMQ_DIST_PORT": str(distribution_port),
             "RABBITMQ_MNESIA_BASE": str(directory / "data"),
             "RABBITMQ_LOG_BASE": str(directory / "log"),
@@ -95,9 +112,9 @@ class Node:
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-noinput -start_epmd false",
         }
         self.control = Control(str(programs / "rabbitmqctl"), "caselog", self._environment)
-        self._epmd: subprocess.Popen[bytes] | None = self._run(
-            "epmd", "-port", str(self._epmd_port), "-address", "127.0.0.1"
-        )
+        self._epmd: subprocess.Popen[bytes] | None = None
+        if beside is None:
+            self._epmd = self._run("epmd", "-port", str(self.epmd_port), "-address", "127.0.0.1")
 
     @property
     def pid(self) -> int | None:
@@ -108,6 +125,12 @@ class Node:
 
     def start(self) -> None:
         self._node = self._run(str(self._program))
+
+    def join(self, other: Node) -> None:
+        """Become a member of the other's cluster; both run. Raises `OSError` where it cannot."""
+        for arguments in (("stop_app",), ("join_cluster", other.name), ("start_app",)):
+            if not self.control(*arguments):
+                raise OSError(f"{self.name} does not join the cluster of {other.name}: {arguments[0]} failed")
 
     def stop(self) -> None:
         """As SIGTERM does it, and wait until it is gone."""

@@ -42,7 +42,7 @@ def wait_until(is_so: Callable[[], object], what: str, within_s: float = DEADLIN
 class Disk:
     """A small file system of a server's own, to be filled. None of it where we may not mount."""
 
-    def __init__(self, directory: Path, size_mb: int, owner: str | None = None) -> None:
+    def __init__(self, directory: Path, size_mb: int, owner: int | None = None) -> None:
         self.directory = directory
         self._ballast = directory / "ballast"
         subprocess.run(
@@ -52,7 +52,7 @@ class Disk:
         )
         directory.chmod(0o700)
         if owner is not None:
-            shutil.chown(directory, owner)
+            os.chown(directory, owner, owner)
 
     def fill(self, leave_mb: int = 0) -> None:
         with self._ballast.open("wb", buffering=0) as file:
@@ -233,7 +233,7 @@ def start_postgres(place: Place, wires: Wires) -> tuple[Owned, str, str]:
         server.stop()
         made = place.postgres_data.rename(place.postgres_data.with_suffix(".made"))
         place.postgres_data.mkdir(mode=0o700)
-        disk = Disk(place.postgres_data, POSTGRES_DISK_MB, place.user)
+        disk = Disk(place.postgres_data, POSTGRES_DISK_MB, place.user_id)
         subprocess.run(["cp", "-a", f"{made}/.", str(place.postgres_data)], check=True)
         shutil.rmtree(made)
         server.start()

@@ -1,0 +1,16 @@
+"""Processes of a test's own that end with the tests, also where these are killed with -9."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from workers.supervisor import die_with_parent
+
+
+def start_child(argv: Sequence[str | Path], **options: Any) -> subprocess.Popen[Any]:
+    """As `subprocess.Popen`, from the main thread: what another thread started would end with that thread."""
+    return subprocess.Popen(argv, preexec_fn=die_with_parent(signal.SIGKILL), **options)  # noqa: PLW1509 - safe here, see die_with_parent
