@@ -7,7 +7,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
@@ -21,6 +21,7 @@ from workers.settings import child_environment
 BENCHMARKS = Path(__file__).parent
 POLL_S = 0.02
 TERM_WITHIN_S = 20
+KILLED_WITHIN_S = 5
 GIVE_UP_S = 900
 # The workers that work off events.
 ROLES = ("recorder", "tasks")
@@ -57,8 +58,24 @@ def running(
         stack.callback(_stop, processes, by)
         for command in commands:
             said = subprocess.DEVNULL
-            processes.append(subprocess.Popen(command, env=environment, stdout=said, stderr=said))
+            with _postponed(signal.SIGTERM):  # which would come between the start and the list
+                processes.append(
+                    subprocess.Popen(command, env=environment, stdout=said, stderr=said, start_new_session=True)
+                )
         yield alive
+
+
+@contextmanager
+def _postponed(number: signal.Signals) -> Iterator[None]:
+    """A signal that comes meanwhile is taken afterwards."""
+    came: list[int] = []
+    handler = signal.signal(number, lambda number, _frame: came.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(number, handler)
+    if came:
+        signal.raise_signal(number)
 
 
 def worker_process(role: str) -> psutil.Process:
@@ -86,6 +103,16 @@ def _stop(processes: list[subprocess.Popen[bytes]], by: signal.Signals) -> None:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+        _kill_children_left_by(process)
+
+
+def _kill_children_left_by(leader: subprocess.Popen[bytes]) -> None:
+    """Celery's pool goes on when its main process ends before it listens for signals, or is killed."""
+    deadline_s = time.monotonic() + KILLED_WITHIN_S
+    with suppress(ProcessLookupError):
+        while time.monotonic() < deadline_s:
+            os.killpg(leader.pid, signal.SIGKILL)
+            time.sleep(POLL_S)
 
 
 class WorkedOff(NamedTuple):

@@ -197,6 +197,45 @@ def test_a_benchmark_that_is_ended_leaves_nothing_behind(tmp_path: Path) -> None
     assert list(tmp_path.iterdir()) == []
 
 
+ENDED_WHILE_A_WORKER_STARTS = """
+import signal, subprocess, sys
+from servers import servers
+from working_off import running
+from workers.services import Services
+
+class Signalled(subprocess.Popen):
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        signal.raise_signal(signal.SIGTERM)
+
+with servers(redis=False):
+    subprocess.Popen = Signalled
+    with running([[sys.executable, "-c", PROGRAM]], Services("", "", "")):
+        print("goes on")
+"""
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        "import time; time.sleep(600)",
+        # A pool whose main process ends before it listens for signals.
+        "import subprocess, sys; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)']).wait()",
+    ],
+)
+def test_a_benchmark_that_is_ended_while_a_worker_starts_leaves_no_process(tmp_path: Path, program: str) -> None:
+    script = ENDED_WHILE_A_WORKER_STARTS.replace("PROGRAM", repr(program))
+    environment = os.environ | {"TMPDIR": str(tmp_path), "PYTHONPATH": str(BENCHMARKS)}
+    ended = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=DEADLINE_S, check=False
+    )
+    left = list(_working_in(tmp_path))
+    for process in left:
+        process.kill()
+    assert (ended.returncode, ended.stdout, left) == (128 + signal.SIGTERM, "", []), ended.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 def _working_in(directory: Path) -> Iterator[psutil.Process]:
     """The processes whose temporary files belong there."""
     for process in psutil.process_iter():
