@@ -8,6 +8,7 @@ WORKDIR /build
 COPY requirements.lock ./
 RUN pip wheel --quiet --no-deps --require-hashes --wheel-dir /wheels --requirement requirements.lock
 COPY pyproject.toml README.md LICENSE ./
+COPY src/ src/
 COPY events/ events/
 COPY schema/ schema/
 COPY workers/ workers/

@@ -18,19 +18,19 @@ from pathlib import Path
 
 import msgspec
 
-from events.message import decode
-from events.registry import autodiscover, event_registry
-from schema.connection import fence_of, make_engine
-from schema.migrate import migrate
-from schema.sessions import SessionDialect
-from workers.counting import Counting
-from workers.embedded import EmbeddedServers, EmbeddedUrls, uninstall
-from workers.recording import Recording
-from workers.remembering import Memory
-from workers.roles import make_rules
-from workers.settings import load_settings
-from workers.simulate import simulate
-from workers.totals import impatient
+from caselog.events.model.message import decode
+from caselog.events.model.registry import autodiscover, event_registry
+from caselog.schema.migrations.upgrade import migrate
+from caselog.schema.sessions.connection import fence_of, make_engine
+from caselog.schema.sessions.leaving import SessionDialect
+from caselog.workers.continuity.counting import Counting
+from caselog.workers.continuity.memory import Memory
+from caselog.workers.producers.simulation import simulate
+from caselog.workers.recording.assembly import make_rules
+from caselog.workers.recording.batch import Recording
+from caselog.workers.servers.embedded import EmbeddedServers, EmbeddedUrls, uninstall
+from caselog.workers.servers.redis_client import impatient
+from caselog.workers.settings import load_settings
 
 WARM_UP_PAIRS = 20
 

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 import redis
 from kombu import Connection
 
-from events.broker import EVENTS_EXCHANGE, EVENTS_QUEUE, connect, queue_status
-from events.message import EVENT_TYPE
-from workers.services import redis_py_url
+from caselog.events.model.message import EVENT_TYPE
+from caselog.events.transport.broker import EVENTS_EXCHANGE, EVENTS_QUEUE, connect, queue_status
+from caselog.workers.servers.locate import redis_py_url
 
 BULK = 5_000
 GIVE_UP_S = 600

@@ -18,9 +18,9 @@ from filling import fill
 from servers import fresh_services, servers, virtual_host
 from working_off import POLL_S, running
 
-from workers.services import Services
-from workers.simulate import simulate
-from workers.up import caselog_program
+from caselog.workers.producers.simulation import simulate
+from caselog.workers.roles.up import caselog_program
+from caselog.workers.servers.locate import Services
 
 BATCH = 1_000
 

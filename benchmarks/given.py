@@ -20,12 +20,12 @@ from typing import IO, Any, cast
 import msgspec
 from working_off import BENCHMARKS
 
-from events.codes import NAME_CHARACTERS
-from events.errors import EventError
-from events.message import Malformed, decode
-from events.registry import autodiscover, event_registry
-from workers.settings import load_settings
-from workers.simulate import simulate
+from caselog.events.errors import EventError
+from caselog.events.model.codes import NAME_CHARACTERS
+from caselog.events.model.message import Malformed, decode
+from caselog.events.model.registry import autodiscover, event_registry
+from caselog.workers.producers.simulation import simulate
+from caselog.workers.settings import load_settings
 
 APP = "caselog_given"
 SOURCE = "/given"
@@ -34,7 +34,7 @@ CREATED = "CREATED"
 PLACED = {"concept:name", "time:timestamp", "org:resource"}
 APP_EVENTS = '''"""The activities of a log that was given to a benchmark."""
 
-from events import BaseEvent, LogLevel, LogType, event_registry
+from caselog.events import BaseEvent, LogLevel, LogType, event_registry
 
 STEP = {{"level": LogLevel.HIGH, "selectable_by": [], "stops_timer": False}}
 

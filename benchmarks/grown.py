@@ -14,14 +14,14 @@ from typing import Any
 import msgspec
 import psycopg
 
-from events.message import decode
-from events.registry import event_registry
-from schema.connection import make_engine
-from workers.aggregating import Aggregator
-from workers.recording import Recording
-from workers.roles import make_rules
-from workers.settings import load_settings
-from workers.simulate import simulate
+from caselog.events.model.message import decode
+from caselog.events.model.registry import event_registry
+from caselog.schema.sessions.connection import make_engine
+from caselog.workers.producers.simulation import simulate
+from caselog.workers.recording.assembly import make_rules
+from caselog.workers.recording.batch import Recording
+from caselog.workers.settings import load_settings
+from caselog.workers.tasks.aggregator import Aggregator
 
 SEED = 20_000
 SPAN = 2 * SEED  # more ids than recording the seed can use up

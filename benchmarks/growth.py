@@ -30,11 +30,11 @@ from servers import fresh_database, servers
 from throughput import prove, said
 from working_off import ROLES, last_id, megabytes, running, worked_off, worker_process
 
-from events import Publisher
-from events.registry import autodiscover
-from workers.services import Services, redis_py_url
-from workers.simulate import simulate
-from workers.up import caselog_program
+from caselog.events import Publisher
+from caselog.events.model.registry import autodiscover
+from caselog.workers.producers.simulation import simulate
+from caselog.workers.roles.up import caselog_program
+from caselog.workers.servers.locate import Services, redis_py_url
 
 RATE = 100
 

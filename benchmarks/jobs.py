@@ -18,11 +18,12 @@ from celery import Celery
 from dramatiq.brokers.rabbitmq import RabbitmqBroker
 from one_by_one import NotYet, OneByOne
 
-from events.registry import autodiscover
-from workers.roles import make_redis, make_rules
-from workers.services import Services, find_services
-from workers.settings import load_settings
-from workers.tasks import make_broker
+from caselog.events.model.registry import autodiscover
+from caselog.workers.recording.assembly import make_rules
+from caselog.workers.servers.locate import Services, find_services
+from caselog.workers.servers.redis_client import make_redis
+from caselog.workers.settings import load_settings
+from caselog.workers.tasks.actors import make_broker
 
 QUEUE = "bench"
 THREADS = 8

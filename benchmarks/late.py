@@ -24,19 +24,19 @@ from rich.console import Console
 from servers import fresh_database
 from sqlalchemy import Connection, Engine, text
 
-from events.fold import World
-from events.message import decode
-from events.registry import autodiscover, event_registry
-from events.resolve import Rules, Screened
-from schema import store
-from schema.connection import make_engine
-from workers import recording as recording_module
-from workers.embedded import EmbeddedServers, uninstall
-from workers.loading import Identity, load
-from workers.recording import Recording
-from workers.roles import make_rules
-from workers.settings import load_settings
-from workers.simulate import simulate
+from caselog.events.folding.fold import World
+from caselog.events.folding.resolve import Rules, Screened
+from caselog.events.model.message import decode
+from caselog.events.model.registry import autodiscover, event_registry
+from caselog.schema.recording import store
+from caselog.schema.sessions.connection import make_engine
+from caselog.workers.producers.simulation import simulate
+from caselog.workers.recording import batch as recording_module
+from caselog.workers.recording.assembly import make_rules
+from caselog.workers.recording.batch import Recording
+from caselog.workers.recording.loading import Identity, load
+from caselog.workers.servers.embedded import EmbeddedServers, uninstall
+from caselog.workers.settings import load_settings
 
 BATCH = 500
 

@@ -19,10 +19,10 @@ from figures import Series, add_output, print_series, write_bars, write_figures
 from servers import fresh_services, servers
 from working_off import last_id, running, worked_off
 
-from events import Publisher
-from workers.services import Services
-from workers.simulate import simulate
-from workers.up import caselog_program
+from caselog.events import Publisher
+from caselog.workers.producers.simulation import simulate
+from caselog.workers.roles.up import caselog_program
+from caselog.workers.servers.locate import Services
 
 # The ids of a batch are its own, so its first and last say which events were committed.
 NOTIFY = """

@@ -23,22 +23,23 @@ from unittest.mock import patch
 
 import msgspec
 
-from events.fold import Plan
-from events.message import Message, decode
-from events.refold import Past
-from events.registry import autodiscover, event_registry
-from schema.connection import make_engine
-from schema.migrate import migrate
-from workers import recorded as recorded_module
-from workers import recording as recording_module
-from workers.embedded import EmbeddedServers, EmbeddedUrls, uninstall
-from workers.metrics import Tally, tally_batch
-from workers.recorded import Recorded
-from workers.recording import Recording
-from workers.roles import flushing, make_rules
-from workers.services import Services
-from workers.settings import load_settings
-from workers.simulate import simulate
+from caselog.events.folding.fold import Plan
+from caselog.events.folding.refold import Past
+from caselog.events.model.message import Message, decode
+from caselog.events.model.registry import autodiscover, event_registry
+from caselog.schema.migrations.upgrade import migrate
+from caselog.schema.sessions.connection import make_engine
+from caselog.workers.producers.simulation import simulate
+from caselog.workers.recording import batch as recording_module
+from caselog.workers.recording import outcome as recorded_module
+from caselog.workers.recording.assembly import make_rules
+from caselog.workers.recording.batch import Recording
+from caselog.workers.recording.outcome import Recorded, tally_batch
+from caselog.workers.roles.processes import flushing
+from caselog.workers.servers.embedded import EmbeddedServers, EmbeddedUrls, uninstall
+from caselog.workers.servers.locate import Services
+from caselog.workers.settings import load_settings
+from caselog.workers.telemetry.counters import Tally
 
 WARM_UP_PAIRS = 10
 BOUND_PERCENT = 2.0

@@ -14,17 +14,17 @@ import msgspec
 from sqlalchemy import Connection, Engine, create_engine, func, insert, make_url, select, text, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
-from events.errors import EventError
-from events.fold import TimerFold, fold_case, make_log
-from events.message import Event, decode
-from events.registry import event_registry
-from events.resolve import Rules, Screened, resolve, screen
-from events.state import CaseState, Log, TimerState
-from schema import store
-from schema.tables import case as cases
-from schema.tables import dead_letter, report_sum
-from schema.tables import log as logs
-from schema.tables import timer as timers
+from caselog.events.errors import EventError
+from caselog.events.folding.fold import TimerFold, fold_case, make_log
+from caselog.events.folding.resolve import Rules, Screened, resolve, screen
+from caselog.events.model.message import Event, decode
+from caselog.events.model.registry import event_registry
+from caselog.events.model.state import CaseState, Log, TimerState
+from caselog.schema.recording import store
+from caselog.schema.sql.tables import case as cases
+from caselog.schema.sql.tables import dead_letter, report_sum
+from caselog.schema.sql.tables import log as logs
+from caselog.schema.sql.tables import timer as timers
 
 _CASE = select(*(cases.c[name] for name in store._CASE)).with_for_update()  # noqa: SLF001 - the row as the fold reads it
 

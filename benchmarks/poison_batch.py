@@ -18,15 +18,15 @@ import msgspec
 from figures import Series, add_output, print_series, write_bars, write_figures
 from servers import fresh_database, servers
 
-from events.codes import LogLevel, LogType
-from events.message import decode
-from events.registry import BaseEvent, autodiscover, event_registry
-from events.state import CaseState, Log
-from schema.connection import IDLE_IN_BATCH_S, make_engine
-from workers.garbage import collect_rarely
-from workers.recording import Recording
-from workers.roles import make_rules
-from workers.settings import load_settings
+from caselog.events.model.codes import LogLevel, LogType
+from caselog.events.model.message import decode
+from caselog.events.model.registry import BaseEvent, autodiscover, event_registry
+from caselog.events.model.state import CaseState, Log
+from caselog.schema.sessions.connection import IDLE_IN_BATCH_S, make_engine
+from caselog.workers.process.garbage_collection import collect_rarely
+from caselog.workers.recording.assembly import make_rules
+from caselog.workers.recording.batch import Recording
+from caselog.workers.settings import load_settings
 
 Json = dict[str, Any]
 NINE = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)

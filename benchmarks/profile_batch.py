@@ -22,21 +22,22 @@ from rich.table import Table
 from servers import fresh_services, servers
 from sqlalchemy import Engine
 
-from events import Publisher
-from events.broker import EVENTS_QUEUE, connect, consume, open_channel
-from events.message import decode
-from events.registry import autodiscover, event_registry
-from schema import definitions, parking, past, store
-from schema.connection import make_engine
-from schema.reports import outbox
-from schema.reports.tally import ReportTally
-from workers import loading, recording, storing
-from workers.garbage import collect_rarely
-from workers.recording import Recording
-from workers.roles import make_rules
-from workers.services import Services
-from workers.settings import load_settings
-from workers.simulate import simulate
+from caselog.events import Publisher
+from caselog.events.model.message import decode
+from caselog.events.model.registry import autodiscover, event_registry
+from caselog.events.transport.broker import EVENTS_QUEUE, connect, consume, open_channel
+from caselog.schema.recording import definitions, history, parking, store
+from caselog.schema.reports import outbox
+from caselog.schema.reports.tally import ReportTally
+from caselog.schema.sessions.connection import make_engine
+from caselog.workers.process.garbage_collection import collect_rarely
+from caselog.workers.producers.simulation import simulate
+from caselog.workers.recording import batch as recording
+from caselog.workers.recording import loading, storing
+from caselog.workers.recording.assembly import make_rules
+from caselog.workers.recording.batch import Recording
+from caselog.workers.servers.locate import Services
+from caselog.workers.settings import load_settings
 
 WARM_UP = 5
 Inserting = Callable[..., AbstractContextManager[None]]
@@ -48,7 +49,7 @@ STAGES: list[tuple[str, Any, str]] = [
     ("screen", Recording, "_screen"),
     ("load: compare", recording, "load"),
     ("load: lock actors", store, "lock_actors"),
-    ("load: last logs", past, "last_logs"),
+    ("load: last logs", history, "last_logs"),
     ("load: lock cases", store, "lock_cases"),
     ("load: running timers", store, "running_timers"),
     ("load: recorded already", store, "recorded_events"),

@@ -15,9 +15,9 @@ from bounds import print_bounds
 from figures import Series, add_output, print_series, write_bars, write_figures
 from servers import servers, virtual_host
 
-from events import Publisher
-from workers.services import redis_py_url
-from workers.simulate import simulate
+from caselog.events import Publisher
+from caselog.workers.producers.simulation import simulate
+from caselog.workers.servers.locate import redis_py_url
 
 
 def main() -> None:

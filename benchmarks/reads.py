@@ -22,12 +22,12 @@ from typing import Any, Final
 import redis.asyncio
 from litestar import get
 
-from workers.callers import Need
-from workers.embedded import EmbeddedServers
-from workers.pages import make_app
-from workers.reads import ReadLog, read_of
-from workers.services import redis_py_url
-from workers.settings import Settings
+from caselog.workers.access.callers import Need
+from caselog.workers.access.reads import ReadLog, read_of
+from caselog.workers.servers.embedded import EmbeddedServers
+from caselog.workers.servers.locate import redis_py_url
+from caselog.workers.settings import Settings
+from caselog.workers.web.app import make_app
 
 BOUND_MS: Final = 2.0
 WARM_UP: Final = 100

@@ -19,11 +19,11 @@ from figures import Series, add_output, print_series, write_bars, write_figures
 from servers import fresh_services, servers
 from working_off import POLL_S, ROLES, TAKEN, megabytes, running, worked_off, worker_process
 
-from events import Publisher
-from workers.services import Services
-from workers.settings import child_environment
-from workers.simulate import simulate
-from workers.up import caselog_program
+from caselog.events import Publisher
+from caselog.workers.producers.simulation import simulate
+from caselog.workers.roles.up import caselog_program
+from caselog.workers.servers.locate import Services
+from caselog.workers.settings import child_environment
 
 MILLION = 1_000_000
 LOOK_S = 0.2

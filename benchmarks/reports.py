@@ -29,22 +29,22 @@ from rich.console import Console
 from rich.table import Table
 from sqlalchemy import Engine, text
 
-from events.message import decode
-from events.registry import autodiscover, event_registry
-from events.resolve import Rules
-from schema.connection import make_engine
-from schema.reports.finding import REPORTS
-from schema.reports.outbox import TAKEN_DELTAS
-from schema.reports.reading import Reading, read_rows
-from schema.reports.tally import ReportTally
-from workers import storing
-from workers.aggregating import Aggregator
-from workers.embedded import EmbeddedServers, uninstall
-from workers.recording import Recording
-from workers.roles import make_rules
-from workers.settings import load_settings
-from workers.simulate import simulate
-from workers.tasks import GATHER_S
+from caselog.events.folding.resolve import Rules
+from caselog.events.model.message import decode
+from caselog.events.model.registry import autodiscover, event_registry
+from caselog.schema.reports.catalogue import REPORTS
+from caselog.schema.reports.outbox import TAKEN_DELTAS
+from caselog.schema.reports.reading import Reading, read_rows
+from caselog.schema.reports.tally import ReportTally
+from caselog.schema.sessions.connection import make_engine
+from caselog.workers.producers.simulation import simulate
+from caselog.workers.recording import storing
+from caselog.workers.recording.assembly import make_rules
+from caselog.workers.recording.batch import Recording
+from caselog.workers.servers.embedded import EmbeddedServers, uninstall
+from caselog.workers.settings import load_settings
+from caselog.workers.tasks.actors import GATHER_S
+from caselog.workers.tasks.aggregator import Aggregator
 
 BATCH = 1000
 # Whole weeks, so that weekdays stay weekdays.

@@ -14,10 +14,10 @@ from pathlib import Path
 
 from sqlalchemy import Connection, text
 
-from schema.connection import make_engine
-from schema.migrate import migrate
-from schema.search import search_cases
-from workers.embedded import EmbeddedServers, uninstall
+from caselog.schema.migrations.upgrade import migrate
+from caselog.schema.operations.search import search_cases
+from caselog.schema.sessions.connection import make_engine
+from caselog.workers.servers.embedded import EmbeddedServers, uninstall
 
 CASES = int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000
 ROUNDS = 5

@@ -17,9 +17,9 @@ from uuid import uuid4
 import redis
 from sqlalchemy import create_engine, make_url, text
 
-from schema.migrate import migrate
-from workers.embedded import EmbeddedServers, EmbeddedUrls, uninstall
-from workers.services import Services, redis_py_url
+from caselog.schema.migrations.upgrade import migrate
+from caselog.workers.servers.embedded import EmbeddedServers, EmbeddedUrls, uninstall
+from caselog.workers.servers.locate import Services, redis_py_url
 
 RABBITMQ = ("127.0.0.1", 5672)
 

@@ -33,18 +33,19 @@ from servers import fresh_database, fresh_services, servers, virtual_host
 from sqlalchemy import text
 from working_off import WorkedOff, drained_a_second, running, worked_off
 
-from events import Publisher
-from events.message import decode
-from events.registry import autodiscover, event_registry
-from schema import past, store
-from schema.connection import make_engine
-from workers.recording import Recording
-from workers.roles import make_redis, make_rules
-from workers.services import Services
-from workers.settings import load_settings
-from workers.tasks import NAMESPACE
-from workers.up import caselog_program
-from workers.verify import Verification
+from caselog.events import Publisher
+from caselog.events.model.message import decode
+from caselog.events.model.registry import autodiscover, event_registry
+from caselog.schema.recording import history, store
+from caselog.schema.sessions.connection import make_engine
+from caselog.workers.recording.assembly import make_rules
+from caselog.workers.recording.batch import Recording
+from caselog.workers.roles.up import caselog_program
+from caselog.workers.servers.locate import Services
+from caselog.workers.servers.redis_client import make_redis
+from caselog.workers.settings import load_settings
+from caselog.workers.tasks.actors import NAMESPACE
+from caselog.workers.verification.verify import Verification
 
 BATCH = 100
 TRANSACTION = 2000
@@ -246,7 +247,7 @@ def floor(services: Services, events: list[bytes]) -> float:
         recording.record([decode(b"[" + b",".join(events[start : start + TRANSACTION]) + b"]")])
     with engine.connect() as db:
         columns = ", ".join(store.LOG_COLUMNS)
-        logs = [past.stored_log(row) for row in db.execute(text(f"select {columns} from log order by id"))]
+        logs = [history.stored_log(row) for row in db.execute(text(f"select {columns} from log order by id"))]
     with psycopg.connect(services.database_url, autocommit=True) as emptying:
         emptying.execute("truncate log")
         emptying.execute("checkpoint")

@@ -15,8 +15,8 @@ from typing import NamedTuple
 import psutil
 import psycopg
 
-from workers.services import Services
-from workers.settings import child_environment
+from caselog.workers.servers.locate import Services
+from caselog.workers.settings import child_environment
 
 BENCHMARKS = Path(__file__).parent
 POLL_S = 0.02

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from events.codes import LogLevel, LogType, RequiresActionBy, Role
-from events.errors import EventRejected, MalformedEvent, PublishError
-from events.registry import BaseEvent, autodiscover, event_registry
+from caselog.events.errors import EventRejected, MalformedEvent, PublishError
+from caselog.events.model.codes import LogLevel, LogType, RequiresActionBy, Role
+from caselog.events.model.registry import BaseEvent, autodiscover, event_registry
 
 if TYPE_CHECKING:
-    from events.publisher import Publisher
+    from caselog.events.transport.publisher import Publisher
 
 __all__ = [
     "BaseEvent",
@@ -29,7 +29,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     """Give out the Publisher when it is first asked for: it needs kombu, which an app's `events.py` does not."""
     if name == "Publisher":
-        from events.publisher import Publisher  # noqa: PLC0415 - see above
+        from caselog.events.transport.publisher import Publisher  # noqa: PLC0415 - see above
 
         return Publisher
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import ClassVar
 
-from events.credentials import hide
+from caselog.events.credentials import hide
 
 
 class CaselogError(Exception):

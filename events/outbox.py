@@ -16,7 +16,7 @@ from sqlalchemy import BigInteger, Column, DateTime, Identity, Index, MetaData, 
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.schema import CreateIndex, CreateTable
 
-from events.outgoing import Publishable, encode
+from caselog.events.transport.encoding import Publishable, encode
 
 TABLE: Final = "caselog_outbox"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from events.errors import Interrupted
+from caselog.events.errors import Interrupted
 
 # What a person reads of an error. A rule may raise one that holds a whole document.
 SAID_CHARACTERS: Final = 2_000

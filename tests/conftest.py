@@ -21,24 +21,24 @@ from typing import Any
 from uuid import uuid4
 
 import amqp
-import proof
 import psycopg
 import pytest
 from hypothesis import HealthCheck, settings
 from kombu.utils.url import parse_url
-from patience import DEADLINE_S
-from pgbouncer import PROGRAM, PgBouncer
-from pipeline import Pipeline
 from redis import Redis
 from sqlalchemy import text
+from support.oracle import proof
+from support.processes.patience import DEADLINE_S
+from support.processes.pipeline import Pipeline
+from support.servers.pgbouncer import PROGRAM, PgBouncer
 
-from events import broker
-from events.registry import autodiscover
-from schema.connection import make_engine
-from schema.findings import Difference
-from workers.embedded import EmbeddedServers, EmbeddedUrls, uninstall
-from workers.remembering import THREAD as MEMORY_THREAD
-from workers.services import redis_py_url
+from caselog.events.model.registry import autodiscover
+from caselog.events.transport import broker
+from caselog.schema.sessions.connection import make_engine
+from caselog.schema.verification.findings import Difference
+from caselog.workers.continuity.memory import THREAD as MEMORY_THREAD
+from caselog.workers.servers.embedded import EmbeddedServers, EmbeddedUrls, uninstall
+from caselog.workers.servers.locate import redis_py_url
 
 TEMPLATE = "caselog_template"
 RABBITMQ = ("127.0.0.1", 5672)
@@ -109,7 +109,7 @@ def make_database(servers: EmbeddedUrls) -> Callable[[str], str]:
 @pytest.fixture(scope="session")
 def template(servers: EmbeddedUrls) -> str:
     """The name of a database that Alembic migrated, once a run; every test's database is a copy of it."""
-    from schema.migrate import migrate  # noqa: PLC0415 - tests that need no schema run without it
+    from caselog.schema.migrations.upgrade import migrate  # noqa: PLC0415 - tests that need no schema run without it
 
     _administer(servers, f"create database {TEMPLATE} template template0")
     migrate(_url_of(servers, TEMPLATE))

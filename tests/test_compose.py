@@ -11,6 +11,7 @@ import tomllib
 import zipfile
 from collections.abc import Iterator, Mapping
 from fnmatch import fnmatch
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,8 @@ import typer
 import yaml
 from packaging.specifiers import SpecifierSet
 
-from workers.local_postgres import SETTINGS
-from workers.settings import Settings
+from caselog.workers.servers.postgres import SETTINGS
+from caselog.workers.settings import Settings
 
 ROOT = Path(__file__).parents[1]
 _PAGES = {".html", ".css", ".svg"}
@@ -88,7 +89,7 @@ def arguments_of(instruction: str) -> list[str]:
 
 def resolve_command(arguments: list[str]) -> None:
     """Raises `USAGE_ERROR` unless `caselog` has this command with these arguments and options."""
-    from workers.cli import app  # noqa: PLC0415 - what else is tested here needs no command line
+    from caselog.workers.cli import app  # noqa: PLC0415 - what else is tested here needs no command line
 
     command: Any = typer.main.get_command(app)
     context = command.context_class(command, info_name="caselog")
@@ -304,12 +305,14 @@ def test_the_wheel_that_the_image_installs_holds_the_three_rooms_and_the_migrati
     (wheel,) = tmp_path.glob("*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
     for room in ("events", "schema", "workers"):
-        ours = {str(path.relative_to(ROOT)) for path in (ROOT / room).rglob("*.py")}
+        ours = {f"caselog/{path.relative_to(ROOT)}" for path in (ROOT / room).rglob("*.py")}
         assert ours <= names
-    assert "schema/migrations/versions/0001_first.py" in names
-    pages = {str(path.relative_to(ROOT)) for path in (ROOT / "workers").rglob("*.*") if path.suffix in _PAGES}
+    assert "caselog/schema/migrations/versions/0001_first.py" in names
+    pages = {f"caselog/{path.relative_to(ROOT)}" for path in (ROOT / "workers").rglob("*.*") if path.suffix in _PAGES}
     assert pages
     assert pages <= names
+    assert "caselog/py.typed" in names
+    assert {name.partition("/")[0] for name in names} == {"caselog", f"caselog-{version('caselog')}.dist-info"}
 
 
 def test_exports_lie_in_a_volume_that_the_tasks_workers_share_and_may_write_to() -> None:

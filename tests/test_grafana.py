@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
-from scrape import promtool
+from support.processes.scrape import promtool
 
 FILE = Path(__file__).parents[1] / "deploy" / "grafana" / "caselog.json"
 DASHBOARD: dict[str, Any] = json.loads(FILE.read_text())

@@ -8,11 +8,10 @@ import json
 import re
 import subprocess
 import sys
-from importlib.metadata import distributions
 from pathlib import Path
 
 import pytest
-from patience import DEADLINE_S
+from support.processes.patience import DEADLINE_S
 
 ROOT = Path(__file__).parents[1]
 ROOMS = ("events", "schema", "workers")
@@ -36,22 +35,29 @@ def in_a_fresh_interpreter(program: str) -> str:
 # --- names ---
 
 
-def test_no_installed_distribution_ships_a_module_of_our_names() -> None:
-    """The index has packages that install modules called `schema` and `events`: one of them would hide ours."""
-    taken: dict[str, set[str]] = {}
-    for distribution in distributions():
-        name = distribution.metadata["Name"]
-        for file in distribution.files or []:
-            top = file.parts[0].removesuffix(".py")
-            if name != "caselog" and top in (*ROOMS, "tests") and file.suffix == ".py":
-                taken.setdefault(name, set()).add(top)
-    assert taken == {}
-
-
-def test_the_modules_that_are_imported_are_ours() -> None:
+def test_the_modules_that_are_imported_are_those_of_the_folders() -> None:
     for room in ROOMS:
-        module = importlib.import_module(room)
-        assert module.__file__ == str(ROOT / room / "__init__.py")
+        module = importlib.import_module(f"caselog.{room}")
+        assert module.__file__ is not None
+        assert Path(module.__file__).resolve() == ROOT / room / "__init__.py"
+
+
+def test_no_module_is_loaded_under_two_names() -> None:
+    """Run from the project's folder, where `import events` would find a folder of that name."""
+    program = """
+import importlib, json, pkgutil, sys, caselog
+from pathlib import Path
+for module in pkgutil.walk_packages(caselog.__path__, "caselog."):
+    if ".versions" not in module.name and module.name != "caselog.schema.migrations.env":
+        importlib.import_module(module.name)
+names = {}
+for name, module in sys.modules.items():
+    if (file := getattr(module, "__file__", None)) is not None:
+        names.setdefault(str(Path(file).resolve()), []).append(name)
+print(json.dumps({file: found for file, found in names.items() if len(found) > 1 and ROOT in file}))
+""".replace("ROOT", repr(str(ROOT)))
+    twice = json.loads(in_a_fresh_interpreter(program))
+    assert {file: names for file, names in twice.items() if "/.venv/" not in file} == {}
 
 
 # --- what every module has ---
@@ -112,17 +118,21 @@ def test_sql_lives_in_schema_alone(path: Path) -> None:
 
 # --- what is imported when ---
 
-_LOADED = "import sys, json; print(json.dumps(sorted({name.partition('.')[0] for name in sys.modules})))"
+_LOADED = """
+import json, sys
+print(json.dumps(sorted({".".join(name.split(".")[:parts]) for name in sys.modules for parts in (1, 2)})))
+"""
 
 
 def test_a_producer_imports_the_publisher_without_database_jobs_or_web() -> None:
-    loaded = set(json.loads(in_a_fresh_interpreter(f"from events import Publisher\n{_LOADED}")))
-    assert "events" in loaded
-    assert not loaded & {"sqlalchemy", "psycopg", "alembic", "dramatiq", "litestar", "uvicorn", "pydantic", "schema"}
+    loaded = set(json.loads(in_a_fresh_interpreter(f"from caselog.events import Publisher\n{_LOADED}")))
+    assert "caselog.events" in loaded
+    assert not loaded & {"sqlalchemy", "psycopg", "alembic", "dramatiq", "litestar", "uvicorn", "pydantic"}
+    assert not loaded & {"caselog.schema", "caselog.workers"}
 
 
 def test_an_organisations_events_need_no_broker_either() -> None:
-    loaded = set(json.loads(in_a_fresh_interpreter(f"from events import BaseEvent, event_registry\n{_LOADED}")))
+    loaded = set(json.loads(in_a_fresh_interpreter(f"from caselog.events import BaseEvent, event_registry\n{_LOADED}")))
     assert not loaded & {"kombu", "amqp", "redis", "sqlalchemy", "dramatiq"}
 
 
@@ -131,7 +141,7 @@ def test_asking_for_help_loads_none_of_the_heavy_parts() -> None:
     program = f"""
 import sys
 sys.argv = ["caselog", "--help"]
-from workers.cli import main
+from caselog.workers.cli import main
 try:
     main()
 except SystemExit as ended:

@@ -11,10 +11,10 @@ import pytest
 import yaml
 from test_compose import COMPOSED, USAGE_ERROR, arguments_of, check_program, resolve_command
 
-from workers.callers import NEEDS, Need
-from workers.door import handlers_of
-from workers.pages import make_app
-from workers.settings import Settings
+from caselog.workers.access.callers import NEEDS, Need
+from caselog.workers.settings import Settings
+from caselog.workers.web.app import make_app
+from caselog.workers.web.door import handlers_of
 
 FOLDER = Path(__file__).parents[1] / "deploy" / "kubernetes"
 KUSTOMIZATION: dict[str, Any] = yaml.safe_load((FOLDER / "kustomization.yaml").read_text())

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import yaml
-from scrape import promtool
+from support.processes.scrape import promtool
 
-from workers.settings import Settings
+from caselog.workers.settings import Settings
 
 FOLDER = Path(__file__).parents[1] / "deploy" / "prometheus"
 CONFIG: dict[str, Any] = yaml.safe_load((FOLDER / "prometheus.yml").read_text())

@@ -51,6 +51,6 @@ def test_every_command_is_one_that_the_command_line_has(command: str) -> None:
 
 
 def test_every_variable_is_a_setting() -> None:
-    from workers.settings import Settings  # noqa: PLC0415 - the page's other tests need none
+    from caselog.workers.settings import Settings  # noqa: PLC0415 - the page's other tests need none
 
     assert set(re.findall(r"CASELOG_[A-Z_]+", TEXT)) <= {f"CASELOG_{name.upper()}" for name in Settings.model_fields}

@@ -9,26 +9,25 @@ from typing import Any, Final, NoReturn
 
 import typer
 
-from events.credentials import hide
-from events.errors import CaselogError
-from events.phrases import sentence
-from workers import command_line
-from workers.commands import (
-    auditing,
-    continuing,
-    controlling,
-    explaining,
-    exports,
-    mending,
-    operating,
-    proving,
-    publishing,
-    reading,
-    reporting,
-    running,
-    waiting,
+from caselog.events.credentials import hide
+from caselog.events.errors import CaselogError
+from caselog.events.phrases import sentence
+from caselog.workers.commands import (
+    audit,
+    background_exports,
+    case,
+    continuity,
+    export,
+    operations,
+    publish,
+    queues,
+    report,
+    run,
+    verify,
 )
-from workers.tracebacks import hide_in_tracebacks
+from caselog.workers.commands.deadletters import dead, parked
+from caselog.workers.process import command_line
+from caselog.workers.process.tracebacks import hide_in_tracebacks
 
 app = typer.Typer(
     name="caselog",
@@ -39,19 +38,19 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for module in (
-    running,
-    publishing,
-    explaining,
-    reading,
-    reporting,
-    exports,
-    controlling,
-    operating,
-    mending,
-    waiting,
-    auditing,
-    continuing,
-    proving,
+    run,
+    publish,
+    case,
+    export,
+    report,
+    background_exports,
+    queues,
+    operations,
+    dead,
+    parked,
+    audit,
+    continuity,
+    verify,
 ):
     module.add_to(app)
 
@@ -106,8 +105,8 @@ def _unusable(error: Exception) -> str | None:
     import redis
     import sqlalchemy.exc
 
-    from events.refusals import refusal
-    from workers.transactions import is_other_schema
+    from caselog.events.transport.refusals import refusal
+    from caselog.workers.servers.database_errors import is_other_schema
 
     # Whatever the class of an error by which a session was left: that of a read-only one is not "operational".
     if isinstance(error, sqlalchemy.exc.DBAPIError) and (
@@ -134,10 +133,10 @@ def _unusable(error: Exception) -> str | None:
 
 def _schema() -> str | None:
     """Which schema this version needs and what to do, where the database in force has another one."""
-    from schema.connection import make_engine
-    from workers.services import find_database_url
-    from workers.settings import load_settings
-    from workers.transactions import which_schema
+    from caselog.schema.sessions.connection import make_engine
+    from caselog.workers.servers.database_errors import which_schema
+    from caselog.workers.servers.locate import find_database_url
+    from caselog.workers.settings import load_settings
 
     try:
         engine = make_engine(find_database_url(load_settings()), application="caselog command")

@@ -12,18 +12,27 @@ from zoneinfo import ZoneInfo
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from events import credentials
-from events.bank_holidays import DEFAULT_REGION, bank_holidays
-from events.errors import SettingsError
-from events.opening_hours import DEFAULT_HOURS, OpeningHours
-from events.registry import BUNDLED_APPS
-from events.urls import BROKER_SCHEMES, POSTGRES_SCHEMES, REDIS_SCHEMES, BadUrl, passwords_of, read_url, read_urls
-from events.urls import shown as url_shown
-from events.working_time import WorkingTime
-from workers import crashing, hosts
-from workers.export_target import BadTarget, plain_url
-from workers.tokens import TokenRole, Tokens
-from workers.trusted_proxy import TrustedProxy
+from caselog.events import credentials
+from caselog.events.calendar.bank_holidays import DEFAULT_REGION, bank_holidays
+from caselog.events.calendar.opening_hours import DEFAULT_HOURS, OpeningHours
+from caselog.events.calendar.working_time import WorkingTime
+from caselog.events.errors import SettingsError
+from caselog.events.model.registry import BUNDLED_APPS
+from caselog.events.transport.urls import (
+    BROKER_SCHEMES,
+    POSTGRES_SCHEMES,
+    REDIS_SCHEMES,
+    BadUrl,
+    passwords_of,
+    read_url,
+    read_urls,
+)
+from caselog.events.transport.urls import shown as url_shown
+from caselog.workers.policy import host_names
+from caselog.workers.policy.tokens import TokenRole, Tokens
+from caselog.workers.policy.trusted_proxy import TrustedProxy
+from caselog.workers.process import crash_points
+from caselog.workers.rows.targets import BadTarget, plain_url
 
 Words = Annotated[tuple[str, ...], NoDecode]
 
@@ -158,7 +167,7 @@ class Settings(BaseSettings):
     @field_validator("http_hosts")
     @classmethod
     def _names(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(hosts.check_name(name) for name in value)
+        return tuple(host_names.check_name(name) for name in value)
 
     @field_validator("trusted_proxy")
     @classmethod
@@ -198,7 +207,7 @@ class Settings(BaseSettings):
     @field_validator("crash_at")
     @classmethod
     def _crash_point(cls, value: str) -> str:
-        crashing.parse(value)
+        crash_points.parse(value)
         return value
 
     @field_validator("database_url", "database_direct_url", "broker_url", "redis_url")
@@ -242,7 +251,7 @@ class Settings(BaseSettings):
     @property
     def is_reading_open(self) -> bool:
         """Whether everybody reads who reaches the port by a name of ours."""
-        return self.reading == "open" or (not self.reading and hosts.is_loopback(self.http_host))
+        return self.reading == "open" or (not self.reading and host_names.is_loopback(self.http_host))
 
     @property
     def reading_in_words(self) -> str:
@@ -319,6 +328,6 @@ def _check_database(text: str) -> None:
     if "?" not in text:
         read_url(text, POSTGRES_SCHEMES)
     else:
-        from schema.database_url import check_database_url  # noqa: PLC0415 - it takes the driver along
+        from caselog.schema.sessions.database_url import check_database_url  # noqa: PLC0415 - it takes the driver along
 
         check_database_url(text)

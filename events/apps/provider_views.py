@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from events.codes import Role
-from events.state import CaseState, Log
+from caselog.events.model.codes import Role
+from caselog.events.model.state import CaseState, Log
 
 
 def viewed_under_timer(case: CaseState, log: Log) -> None:

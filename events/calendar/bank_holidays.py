@@ -7,7 +7,7 @@ from datetime import date
 from functools import lru_cache
 from typing import Final
 
-from events.errors import did_you_mean
+from caselog.events.errors import did_you_mean
 
 Holidays = Callable[[int], frozenset[date]]
 """The bank holidays of a calendar year, substitute days included."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final, Self
 
-from events.errors import did_you_mean
+from caselog.events.errors import did_you_mean
 
 WEEKDAYS: Final = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 DEFAULT_HOURS: Final = "mon-fri 09:00-20:00, sat 09:00-12:30"

@@ -20,13 +20,13 @@ from itertools import accumulate, pairwise
 from types import MappingProxyType
 from typing import Final
 
-from events.bank_holidays import Holidays
-from events.opening_hours import OpeningHours
+from caselog.events.calendar.bank_holidays import Holidays
+from caselog.events.calendar.opening_hours import OpeningHours
 
 CALLBACK_MINUTES: Final[Mapping[str, int]] = MappingProxyType(
     {"sla_15": 15, "sla_30": 30, "sla_120": 120, "sla_480": 480, "sla_72h": 4320}
 )
-"""The deadlines of a callback, in working minutes after the moment from which its client waits (events/facts.py)."""
+"""The deadlines of a callback, in working minutes since its client began to wait (events/folding/facts.py)."""
 
 HOLDING_LETTER_DAYS: Final = 1
 CLOSING_DAYS: Final = 15

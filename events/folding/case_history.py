@@ -13,12 +13,12 @@ from typing import Any, Final
 
 import msgspec
 
-from events.codes import Code
-from events.fold import TimerFold, is_repetition, refusal
-from events.refold import definition
-from events.registry import EventRegistry, Registered
-from events.resolve import Rules
-from events.state import CaseState, Log, TimerState
+from caselog.events.folding.fold import TimerFold, is_repetition, refusal
+from caselog.events.folding.refold import definition
+from caselog.events.folding.resolve import Rules
+from caselog.events.model.codes import Code
+from caselog.events.model.registry import EventRegistry, Registered
+from caselog.events.model.state import CaseState, Log, TimerState
 
 _OUTCOME: Final = ("outcome_code", "outcome_code_id", "level")
 _VIEWS: Final = (("case", "CASE_CREATED"), ("case", "CASE_VIEWED"), ("open_case", "CASE_VIEWED"))
@@ -73,7 +73,7 @@ def case_history(
     """Fold a case's logs, given in any order; None where no log among them creates it.
 
     `stretches` are the parts of its actors' logs that its timers depend on: each in order, from where no timer ran, as
-    `schema.history` loads them. What `logs` have as derived is not looked at.
+    `caselog.schema.operations.case_logs` loads them. What `logs` have as derived is not looked at.
     """
     timer_ids, ended = _timers(stretches, registry)
     entries = []
@@ -169,7 +169,7 @@ def _why_suppressed(
         return (
             f"the same outcome as log {before.outcome_code_id}, on the same day, and would change nothing of the case"
         )
-    if entry.registered.cls.__module__ == "events.apps.legalaid.events":
+    if entry.registered.cls.__module__ == "caselog.events.apps.legalaid.events":
         effective = [other.log for other in earlier if other.why is None]
         if log.code == "CASE_VIEWED":
             by = [o.id for o in effective if o.timer_id == log.timer_id and (o.key, o.code) in _VIEWS]

@@ -12,11 +12,11 @@ from typing import Any, Final
 
 import msgspec
 
-from events import context as read
-from events.codes import LogLevel, LogType, Role
-from events.errors import EventRejected
-from events.state import CaseState, Log
-from events.working_time import CALLBACK_MINUTES, CLOSING_DAYS, HOLDING_LETTER_DAYS, WorkingTime
+from caselog.events.calendar.working_time import CALLBACK_MINUTES, CLOSING_DAYS, HOLDING_LETTER_DAYS, WorkingTime
+from caselog.events.errors import EventRejected
+from caselog.events.model import context as read
+from caselog.events.model.codes import LogLevel, LogType, Role
+from caselog.events.model.state import CaseState, Log
 
 CALLBACK_CODES: Final = frozenset({"CB1", "CB2", "CB3", "PCB"})
 ASSIGNMENT_CODES: Final = frozenset({"REFSP", "MANALC", "MANREF", "SPOR"})

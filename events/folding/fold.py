@@ -1,8 +1,8 @@
 """The fold: states and events in, a plan out. No clock, no database, no randomness (docs/rules.md §2 to §5).
 
-`fold` takes a batch in any order and folds it in order. What the plan says is carried out by `schema/store.py` in one
-transaction. The two steps, `TimerFold` for actors and `fold_case` for cases, see logs only, so they fold what arrives
-and what is already in the log alike.
+`fold` takes a batch in any order and folds it in order. What the plan says is carried out by
+`schema/recording/store.py` in one transaction. The two steps, `TimerFold` for actors and `fold_case` for cases, see
+logs only, so they fold what arrives and what is already in the log alike.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from typing import Final, TypeAlias
 
 import msgspec
 
-from events.codes import Code, RequiresActionBy
-from events.columns import ask
-from events.errors import EventError, EventFailed, Interrupted
-from events.registry import EventRegistry, Registered
-from events.resolve import Rules, Screened, failure, resolve
-from events.sameness import canonical_json
-from events.state import CaseState, Log, OrderKey, TimerState
+from caselog.events.errors import EventError, EventFailed, Interrupted
+from caselog.events.folding.identity import canonical_json
+from caselog.events.folding.resolve import Rules, Screened, failure, resolve
+from caselog.events.model.codes import Code, RequiresActionBy
+from caselog.events.model.columns import ask
+from caselog.events.model.registry import EventRegistry, Registered
+from caselog.events.model.state import CaseState, Log, OrderKey, TimerState
 
 _order_key: Final = attrgetter("order_key")
 Watch: TypeAlias = Callable[[int], object]
@@ -48,9 +48,9 @@ class Plan(msgspec.Struct, kw_only=True):
     """What a batch does to the world.
 
     `logs` are new; `cases` by reference and `timers` by id as they are afterwards, those in `created` and `started`
-    being new; `refused` and `parked` by the positions of their events. Only late events (`events.refold`) make
-    `rewritten`, stored logs as they were and with their derived fields as they are now, and `removed`, timers that
-    turn out never to have been started.
+    being new; `refused` and `parked` by the positions of their events. Only late events
+    (`caselog.events.folding.refold`) make `rewritten`, stored logs as they were and with their derived fields as they
+    are now, and `removed`, timers that turn out never to have been started.
     """
 
     logs: list[Log] = msgspec.field(default_factory=list)

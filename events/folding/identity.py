@@ -11,9 +11,9 @@ from datetime import timedelta
 from decimal import Decimal
 from typing import Any, Final
 
-from events.errors import IdentityTaken
-from events.message import Event
-from events.state import Log
+from caselog.events.errors import IdentityTaken
+from caselog.events.model.message import Event
+from caselog.events.model.state import Log
 
 # Finer digits of a time are rounded by one reader and cut off by another.
 _AN_INSTANT: Final = timedelta(microseconds=1)

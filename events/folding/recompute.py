@@ -13,13 +13,13 @@ from typing import Final
 
 import msgspec
 
-from events.codes import Code
-from events.facts import Facts, FactsFold
-from events.fold import TimerFold, refusal
-from events.refold import definition
-from events.registry import EventRegistry, Registered
-from events.resolve import Rules
-from events.state import CaseState, Log, TimerState
+from caselog.events.folding.facts import Facts, FactsFold
+from caselog.events.folding.fold import TimerFold, refusal
+from caselog.events.folding.refold import definition
+from caselog.events.folding.resolve import Rules
+from caselog.events.model.codes import Code
+from caselog.events.model.registry import EventRegistry, Registered
+from caselog.events.model.state import CaseState, Log, TimerState
 
 _CASE_FIELDS: Final = tuple(name for name in CaseState.__struct_fields__ if name != "reference")
 _order: Final = attrgetter("occurred_at", "source", "event_id")

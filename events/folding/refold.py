@@ -15,9 +15,8 @@ from typing import Final
 
 import msgspec
 
-from events.codes import Code, LogLevel, LogType
-from events.errors import EventError
-from events.fold import (
+from caselog.events.errors import EventError
+from caselog.events.folding.fold import (
     STORED,
     Plan,
     TimerFold,
@@ -28,9 +27,10 @@ from events.fold import (
     refusal,
     unwatched,
 )
-from events.registry import BaseEvent, EventRegistry, Registered
-from events.resolve import Rules, Screened, resolve
-from events.state import CaseState, Log, OrderKey, TimerState
+from caselog.events.folding.resolve import Rules, Screened, resolve
+from caselog.events.model.codes import Code, LogLevel, LogType
+from caselog.events.model.registry import BaseEvent, EventRegistry, Registered
+from caselog.events.model.state import CaseState, Log, OrderKey, TimerState
 
 _order_key: Final = attrgetter("order_key")
 _DERIVED: Final = attrgetter(
@@ -151,7 +151,7 @@ def refold(  # noqa: PLR0917 - the arguments of `fold`, and the past
     ids: Iterator[int],
     watch: Watch = unwatched,
 ) -> Plan:
-    """Fold a batch of which some events are late. As `events.fold.fold`, and in the plan also what is rewritten.
+    """Fold a batch of which some events are late: as `fold` does, and in the plan also what is rewritten.
 
     The events are decided one by one in order, each against what is recorded and what was accepted before it, as if
     they had come so; an event that is refused was never there. That is one pass over the batch and the past. A second

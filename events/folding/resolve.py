@@ -15,10 +15,10 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
-from events import columns
-from events.bank_holidays import DEFAULT_REGION, bank_holidays
-from events.codes import NAME_CHARACTERS, Code, Role
-from events.errors import (
+from caselog.events.calendar.bank_holidays import DEFAULT_REGION, bank_holidays
+from caselog.events.calendar.opening_hours import DEFAULT_HOURS, OpeningHours
+from caselog.events.calendar.working_time import WorkingTime
+from caselog.events.errors import (
     EventError,
     EventFailed,
     EventRejected,
@@ -27,12 +27,12 @@ from events.errors import (
     RoleNotAllowed,
     TimeInFuture,
 )
-from events.message import Event, missing_subject
-from events.opening_hours import DEFAULT_HOURS, OpeningHours
-from events.phrases import cut, said, sentence
-from events.registry import EventRegistry, Registered
-from events.state import CaseState, OrderKey
-from events.working_time import WorkingTime
+from caselog.events.model import columns
+from caselog.events.model.codes import NAME_CHARACTERS, Code, Role
+from caselog.events.model.message import Event, missing_subject
+from caselog.events.model.registry import EventRegistry, Registered
+from caselog.events.model.state import CaseState, OrderKey
+from caselog.events.phrases import cut, said, sentence
 
 FUTURE_TOLERANCE: Final = timedelta(minutes=5)
 

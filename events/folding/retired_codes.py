@@ -11,9 +11,9 @@ from typing import Any, Final
 
 import msgspec
 
-from events.codes import Code, LogLevel, LogType, RequiresActionBy, Role
-from events.phrases import count_of
-from events.registry import EventRegistry
+from caselog.events.model.codes import Code, LogLevel, LogType, RequiresActionBy, Role
+from caselog.events.model.registry import EventRegistry
+from caselog.events.phrases import count_of
 
 # Where these differ, the same log folds otherwise than it did; description, order and selectable_by are free.
 FOLDED: Final = (

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from events.codes import RequiresActionBy
-from events.history import Cause, History
-from events.phrases import count_of
+from caselog.events.folding.case_history import Cause, History
+from caselog.events.model.codes import RequiresActionBy
+from caselog.events.phrases import count_of
 
 _LATEST_OUTCOME: Final = "of the latest unsuppressed outcome at level HIGH or above"
 # What the fold itself sets, whatever the organisation's codes are.
@@ -109,7 +109,7 @@ def rule_in_words(column: str, value: Any, history: History) -> str:
 
 def _applied(column: str, value: Any, cause: Cause) -> str:
     cls = cause.entry.registered.cls
-    if not cls.__module__.startswith("events.apps."):
+    if not cls.__module__.startswith("caselog.events.apps."):
         return f"set by {cls.__module__}.{cls.__qualname__}.apply"
     if column == "provider_closed" and value is None and cls.key == "reject_case":
         return _BACK

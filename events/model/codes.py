@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import msgspec
 
-from events.errors import RegistrationError, did_you_mean
+from caselog.events.errors import RegistrationError, did_you_mean
 
 if TYPE_CHECKING:
-    from events.state import CaseState
+    from caselog.events.model.state import CaseState
 
 
 class LogType(StrEnum):

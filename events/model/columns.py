@@ -12,17 +12,14 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from operator import attrgetter, is_
 from types import NoneType
-from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias, TypeVar
+from typing import Annotated, Any, ClassVar, Final, Protocol, TypeAlias, TypeVar
 
 import msgspec
 
-from events.codes import NAME_CHARACTERS, RequiresActionBy
-from events.errors import EventFailed
-from events.message import EARLIEST_YEAR, LATEST_YEAR, is_in_years
-from events.state import CaseState, Log
-
-if TYPE_CHECKING:
-    from events.registry import BaseEvent
+from caselog.events.errors import EventFailed
+from caselog.events.model.codes import NAME_CHARACTERS, RequiresActionBy
+from caselog.events.model.message import EARLIEST_YEAR, LATEST_YEAR, is_in_years
+from caselog.events.model.state import CaseState, Log
 
 T = TypeVar("T")
 
@@ -86,13 +83,26 @@ _TIMES: Final = tuple(name for name, allowed in SETTABLE.items() if allowed is _
 _PLAIN: Final = frozenset({str, int, bool, datetime, tuple, NoneType})
 
 
+class EventRules(Protocol):
+    """The rules of an event class (`BaseEvent`, docs/events.md)."""
+
+    key: ClassVar[str]
+
+    def check(self, code: str | None, context: dict[str, Any]) -> None: ...
+    def get_log_code(self, case: CaseState | None, /, **params: Any) -> str: ...
+    def get_repeated_code(self, case: CaseState, context: dict[str, Any]) -> str | None: ...
+    def acts_on(self, case: CaseState, log: Log) -> bool: ...
+    def suppresses(self, case: CaseState, log: Log) -> bool: ...
+    def apply(self, case: CaseState, log: Log) -> None: ...
+
+
 class Guarded:
     """An organisation's own event class, as the resolver and the fold call it: they trust what they passed to a rule.
 
     Its methods are those of `BaseEvent`, and raise `EventFailed`, too, which names what a rule must not have set.
     """
 
-    def __init__(self, event: BaseEvent) -> None:
+    def __init__(self, event: EventRules) -> None:
         self._event = event
 
     def check(self, code: str | None, context: dict[str, Any]) -> None:

@@ -12,9 +12,9 @@ from typing import Annotated, Any, Final
 
 import msgspec
 
-from events.codes import NAME_CHARACTERS
-from events.errors import EventRejected
-from events.message import EARLIEST_YEAR, LATEST_YEAR
+from caselog.events.errors import EventRejected
+from caselog.events.model.codes import NAME_CHARACTERS
+from caselog.events.model.message import EARLIEST_YEAR, LATEST_YEAR
 
 Moment = Annotated[datetime, msgspec.Meta(tz=True)]
 _KINDS: Final = {bool: "a boolean", int: "a number", float: "a number", list: "an array", dict: "an object"}

@@ -8,9 +8,9 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from events.errors import MalformedEvent
-from events.faults import kind_of
-from events.phrases import sentence
+from caselog.events.errors import MalformedEvent
+from caselog.events.model.faults import kind_of
+from caselog.events.phrases import sentence
 
 NESTING_MAX: Final = 64
 BASE64: Final = "data_base64"

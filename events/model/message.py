@@ -13,12 +13,20 @@ from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
-from events import json_array
-from events.codes import NAME_CHARACTERS, Role
-from events.envelope import BASE64, NESTING_MAX, REMEDY, may_hold_bad_values, names_in, open_envelope, value_fault
-from events.errors import MalformedEvent, OversizedMessage, did_you_mean
-from events.faults import Words, member_faults, misspelt
-from events.state import OrderKey
+from caselog.events.errors import MalformedEvent, OversizedMessage, did_you_mean
+from caselog.events.model import json_array
+from caselog.events.model.codes import NAME_CHARACTERS, Role
+from caselog.events.model.envelope import (
+    BASE64,
+    NESTING_MAX,
+    REMEDY,
+    may_hold_bad_values,
+    names_in,
+    open_envelope,
+    value_fault,
+)
+from caselog.events.model.faults import Words, member_faults, misspelt
+from caselog.events.model.state import OrderKey
 
 EVENT_BYTES_MAX: Final = 256 * 1024
 # What a message may be before its events are told apart: RabbitMQ 4 takes no larger one, and in a batch of 256 KiB

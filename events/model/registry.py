@@ -12,14 +12,14 @@ from typing import Any, ClassVar, Final
 
 import msgspec
 
-from events.codes import NAME_CHARACTERS, Code, parse_code
-from events.columns import Guarded
-from events.credentials import hide
-from events.errors import CodeNotResolved, RegistrationError, UnknownCode, UnknownEvent, did_you_mean
-from events.state import CaseState, Log
+from caselog.events.credentials import hide
+from caselog.events.errors import CodeNotResolved, RegistrationError, UnknownCode, UnknownEvent, did_you_mean
+from caselog.events.model.codes import NAME_CHARACTERS, Code, parse_code
+from caselog.events.model.columns import Guarded
+from caselog.events.model.state import CaseState, Log
 
 BUNDLED_APPS: Final = tuple(
-    f"events.apps.{name}"
+    f"caselog.events.apps.{name}"
     for name in (
         "legalaid",
         "call_centre",
@@ -31,7 +31,7 @@ BUNDLED_APPS: Final = tuple(
         "timer",
     )
 )
-BUNDLED: Final = "events.apps."
+BUNDLED: Final = "caselog.events.apps."
 ENTRY_POINT_GROUP: Final = "caselog.apps"
 
 
@@ -269,6 +269,9 @@ def autodiscover(apps: Iterable[str] | None = None, registry: EventRegistry = ev
 
 
 def _import_events(app: str) -> None:
+    # Before it is looked for: in the project's own folder there is a package of that name, a second copy of the app.
+    if (renamed := f"caselog.{app}") in BUNDLED_APPS:
+        raise RegistrationError(f"CASELOG_APPS names {app!r}, which is called {renamed!r} now. Name it so.")
     if not _exists(app):
         raise RegistrationError(
             f"CASELOG_APPS names {app!r}, and no such package can be imported. Check the spelling, and that it is "

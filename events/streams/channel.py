@@ -7,7 +7,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Mapping
 from itertools import count
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from amqp.exceptions import NotFound, PreconditionFailed, RecoverableConnectionError
 from kombu.message import Message as KombuMessage
@@ -15,11 +15,8 @@ from kombu.transport import virtual
 from kombu.transport.base import to_rabbitmq_queue_arguments
 from redis.exceptions import RedisError, ResponseError
 
-from events.stream_message import from_entry, to_fields
-from events.stream_queue import LEASE_MS, Counts, Entry, StreamConsumer, is_missing
-
-if TYPE_CHECKING:
-    from events.redis_streams import Transport
+from caselog.events.streams.entry import from_entry, to_fields
+from caselog.events.streams.queue import LEASE_MS, Counts, Entry, StreamConsumer, is_missing
 
 # Messages a read without a prefetch limit: from 100 to 1,000 the rate is level.
 READ_MESSAGES: Final = 500
@@ -40,7 +37,8 @@ class Channel(virtual.Channel):
 
     Message = KombuMessage
 
-    def __init__(self, connection: Transport) -> None:
+    def __init__(self, connection: Any) -> None:
+        """`connection` is the `Transport` that makes it."""
         super().__init__(connection)
         options = connection.client.transport_options
         self.consumer = StreamConsumer(connection.redis, options.get("lease_ms", LEASE_MS))

@@ -8,8 +8,8 @@ from typing import Any, Final
 import msgspec
 from kombu.message import Message
 
-from events.message import BATCH_TYPE, EVENT_TYPE
-from events.stream_queue import Entry
+from caselog.events.model.message import BATCH_TYPE, EVENT_TYPE
+from caselog.events.streams.queue import Entry
 
 BODY_FIELD: Final = "event"
 ENVELOPE_FIELD: Final = "envelope"

@@ -20,7 +20,7 @@ from redis.exceptions import DataError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
-from events.stream_channel import Channel
+from caselog.events.streams.channel import Channel
 
 TRANSPORT: Final = "redis-streams"
 # A blocked reader comes back this often, to look after its leases and for signals; a new message wakes it at once.
@@ -34,7 +34,7 @@ SOCKET_TIMEOUT_S: Final = 15
 class Transport(virtual.Transport):
     """A connection: one pool of Redis connections, its channels, and the exchanges declared on it.
 
-    Transport options: `lease_ms` (see `events.stream_queue`).
+    Transport options: `lease_ms` (see `caselog.events.streams.queue`).
     """
 
     Channel = Channel

@@ -21,10 +21,10 @@ import kombu
 from amqp import spec
 from kombu.transport import TRANSPORT_ALIASES, pyamqp
 
-from events.credentials import hide
-from events.hosts import hosts_of
-from events.refusals import refusal
-from events.urls import ServiceUrl, virtual_host_of
+from caselog.events.credentials import hide
+from caselog.events.transport.hosts import hosts_of
+from caselog.events.transport.refusals import refusal
+from caselog.events.transport.urls import ServiceUrl, virtual_host_of
 
 TRANSPORT: Final = "caselog-amqp"
 CONNECT_TIMEOUT_S: Final = 5.0

@@ -1,6 +1,7 @@
 """The broker in one place: how to connect, the queues there are, and what operations ask about them.
 
-Everything here is the same on Redis (`events.redis_streams`) and RabbitMQ (kombu's py-amqp), except where it says so.
+Everything here is the same on Redis (`caselog.events.streams.transport`) and RabbitMQ (kombu's py-amqp), except where
+it says so.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ from amqp.exceptions import NotFound
 from kombu import Connection, Consumer, Exchange, Queue
 from kombu.message import Message
 
-from events.amqp_transport import CONNECT_TIMEOUT_S, RabbitMq
-from events.errors import SettingsError
-from events.redis_streams import TRANSPORT
-from events.stream_queue import LEASE_MS
-from events.urls import AMQP_SCHEMES, BROKER_SCHEMES, BadUrl, read_urls, redis_py_url
+from caselog.events.errors import SettingsError
+from caselog.events.streams.queue import LEASE_MS
+from caselog.events.streams.transport import TRANSPORT
+from caselog.events.transport.amqp import CONNECT_TIMEOUT_S, RabbitMq
+from caselog.events.transport.urls import AMQP_SCHEMES, BROKER_SCHEMES, BadUrl, read_urls, redis_py_url
 
 HEARTBEAT_S: Final = 30
 CONFIRM_TIMEOUT_S: Final = 10

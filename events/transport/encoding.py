@@ -13,9 +13,9 @@ from uuid import UUID
 
 import msgspec
 
-from events.envelope import REMEDY, is_json_type
-from events.errors import MalformedEvent
-from events.message import (
+from caselog.events.errors import MalformedEvent
+from caselog.events.model.envelope import REMEDY, is_json_type
+from caselog.events.model.message import (
     Event,
     event_of,
     faults_of,
@@ -25,9 +25,9 @@ from events.message import (
     parse_strictly,
     refusal,
 )
-from events.phrases import sentence
-from events.registry import event_registry
-from events.traceparent import current_traceparent
+from caselog.events.model.registry import event_registry
+from caselog.events.model.traceparent import current_traceparent
+from caselog.events.phrases import sentence
 
 # The keys of the bundled apps whose events are about a case. A producer has no registry, and these it knows.
 CASE_KEYS: Final = frozenset({

@@ -17,7 +17,8 @@ from amqp.exceptions import AccessRefused, ConsumerCancelled, NotFound, Precondi
 from kombu import Connection, Queue
 from kombu.message import Message
 
-from events.broker import (
+from caselog.events.errors import BrokerRefusal
+from caselog.events.transport.broker import (
     EVENTS_EXCHANGE,
     EVENTS_QUEUE,
     HELD,
@@ -28,7 +29,6 @@ from events.broker import (
     is_redis,
     open_channel,
 )
-from events.errors import BrokerRefusal
 
 _DIFFERS: Final = re.compile(
     # The type is said where it differs, too.

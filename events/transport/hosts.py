@@ -6,7 +6,7 @@ import threading
 from functools import cache
 from urllib.parse import unquote
 
-from events.urls import ServiceUrl
+from caselog.events.transport.urls import ServiceUrl
 
 
 class Hosts:

@@ -20,14 +20,14 @@ from typing import Any, Final, Self
 
 from kombu import Connection
 
-from events import broker
-from events.credentials import hide
-from events.errors import BufferFull, PublisherClosed, PublishError
-from events.events_queue import open_events
-from events.message import BATCH_TYPE, EVENT_BYTES_MAX, EVENT_TYPE
-from events.outgoing import Publishable, encode, routing_key
-from events.phrases import count_of
-from events.refusals import alarm_refusal, refusal
+from caselog.events.credentials import hide
+from caselog.events.errors import BufferFull, PublisherClosed, PublishError
+from caselog.events.model.message import BATCH_TYPE, EVENT_BYTES_MAX, EVENT_TYPE
+from caselog.events.phrases import count_of
+from caselog.events.transport import broker
+from caselog.events.transport.encoding import Publishable, encode, routing_key
+from caselog.events.transport.events_queue import open_events
+from caselog.events.transport.refusals import alarm_refusal, refusal
 
 # A message up to this size is decoded in one pass at the other end; it is also one event's limit.
 BATCH_BYTES_MAX: Final = EVENT_BYTES_MAX

@@ -7,8 +7,8 @@ from typing import Final
 from amqp.exceptions import AMQPError, MessageNacked
 from redis.exceptions import AuthenticationError, ResponseError
 
-from events.errors import BrokerRefusal
-from events.phrases import sentence
+from caselog.events.errors import BrokerRefusal
+from caselog.events.phrases import sentence
 
 _PERMISSIONS: Final = (
     "allow it to the user of CASELOG_BROKER_URL: rabbitmqctl set_permissions -p VHOST USER '^caselog\\.' "

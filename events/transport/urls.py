@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import quote, unquote, urlencode
 
-from events.credentials import STARS
-from events.errors import SettingsError
+from caselog.events.credentials import STARS
+from caselog.events.errors import SettingsError
 
 POSTGRES_SCHEMES: Final = ("postgresql", "postgres", "postgresql+psycopg")
 REDIS_SCHEMES: Final = ("redis", "rediss", "redis+socket")
@@ -59,7 +59,7 @@ _REDIS: Final = {
     "health_check_interval": _NUMBER,
     "max_connections": _NUMBER,
 }
-# What may stand after the question mark. What PostgreSQL takes there, libpq knows: see schema/database_url.py.
+# What may stand after the question mark. What PostgreSQL takes there, libpq knows: see schema/sessions/database_url.py.
 _PARAMETERS: Final[Mapping[str, Mapping[str, re.Pattern[str]]]] = {
     "redis": {**_REDIS, "socket_keepalive": _YES_OR_NO},
     "rediss": {**_REDIS, "socket_keepalive": _YES_OR_NO, **_TLS, "ssl_ca_path": _ANY, "ssl_password": _ANY},

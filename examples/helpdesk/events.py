@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from events import BaseEvent, LogLevel, LogType, event_registry
-from events import context as read
-from events.state import CaseState, Log
+from caselog.events import BaseEvent, LogLevel, LogType, event_registry
+from caselog.events.model import context as read
+from caselog.events.model.state import CaseState, Log
 
 # A ticket is what caselog calls a case: columns of the case, and where a help desk has the value for them.
 COLUMNS: Final = {"category": "product", "organisation": "customer"}

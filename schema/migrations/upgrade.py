@@ -14,12 +14,12 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import OperationalError
 
-from events.errors import CaselogError
-from schema import audit
-from schema.connection import make_engine
-from schema.store import GATE
+from caselog.events.errors import CaselogError
+from caselog.schema.operations import audit
+from caselog.schema.recording.store import GATE
+from caselog.schema.sessions.connection import make_engine
 
-MIGRATIONS: Final = Path(__file__).parent / "migrations"
+MIGRATIONS: Final = Path(__file__).parent
 # Any number that nothing else locks: two deploys that migrate at once take turns.
 MIGRATION_LOCK: Final = 0x6361_7365_6C6F_67
 # A lock is waited for so long; whoever comes after us waits as well meanwhile.
@@ -54,7 +54,8 @@ def migrate(
     `GIVE_UP_S` seconds, then `CaselogError` says by whom. `tell` is given a line for each time.
 
     A database that a newer caselog has migrated is left as it is, so that a roll-out may be taken back; `tell` is given
-    a line that says so. What migrations outdated is for `workers.rebuild` to write (`schema.outdated`).
+    a line that says so. What migrations outdated is for `caselog.workers.verification.rebuild` to write
+    (`caselog.schema.recording.outdated`).
     """
     engine = make_engine(database_url, application="caselog migrate")
     give_up_s = time.monotonic() + GIVE_UP_S

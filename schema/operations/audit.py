@@ -1,4 +1,4 @@
-"""The audit: who did what to the data or the workers by hand, when and why; and who read (`schema.reads`).
+"""The audit: who did what to the data or the workers by hand, when and why; and who read (`reads.py`).
 
 No row of what was done is ever deleted.
 """
@@ -12,7 +12,7 @@ from typing import Any, Final
 import msgspec
 from sqlalchemy import Connection, text
 
-from events import phrases
+from caselog.events import phrases
 
 # So that an entry stays small, however many cases its action is about: its numbers are written again and again.
 CASES: Final = 250

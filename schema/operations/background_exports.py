@@ -17,10 +17,10 @@ from zoneinfo import ZoneInfo
 import msgspec
 from sqlalchemy import Connection, text
 
-from events.errors import CaselogError
-from schema import audit
-from schema.reports.finding import get_report
-from schema.reports.reading import By, Reading
+from caselog.events.errors import CaselogError
+from caselog.schema.operations import audit
+from caselog.schema.reports.catalogue import get_report
+from caselog.schema.reports.reading import By, Reading
 
 Status: TypeAlias = Literal["queued", "running", "done", "failed", "cancelled", "deleted", "expired"]
 # Renewed every second: ten missed renewals are a dead worker, not a busy one.

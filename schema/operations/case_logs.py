@@ -9,10 +9,10 @@ from typing import Any, Final
 import msgspec
 from sqlalchemy import Connection, text
 
-from events.state import Log, OrderKey
-from schema import rows
-from schema.past import stored_log
-from schema.store import LOG_COLUMNS
+from caselog.events.model.state import Log, OrderKey
+from caselog.schema.recording.history import stored_log
+from caselog.schema.recording.store import LOG_COLUMNS
+from caselog.schema.sql import arrays
 
 
 class Part(msgspec.Struct, kw_only=True):
@@ -56,7 +56,7 @@ def case_part(
 
 _CASE: Final = text(
     f"""
-    select recorded_at, {rows.names(LOG_COLUMNS)} from log
+    select recorded_at, {arrays.names(LOG_COLUMNS)} from log
     where case_reference = :reference
       and (cast(:as_of as timestamptz) is null or occurred_at <= :as_of)
       and (cast(:known_at as timestamptz) is null or recorded_at <= :known_at)

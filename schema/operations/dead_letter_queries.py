@@ -9,7 +9,7 @@ from typing import Any, Final
 import msgspec
 from sqlalchemy import Connection, text
 
-from schema.deadletters import DeadLetter
+from caselog.schema.recording.dead_letters import DeadLetter
 
 
 class Filter(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

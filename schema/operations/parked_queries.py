@@ -9,7 +9,7 @@ from typing import Any, Final
 import msgspec
 from sqlalchemy import Connection, text
 
-from schema.parking import Parked
+from caselog.schema.recording.parking import Parked
 
 
 class ParkedFilter(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -9,7 +9,7 @@ from typing import Any, Final
 import msgspec
 from sqlalchemy import Connection, text
 
-from schema import audit
+from caselog.schema.operations import audit
 
 # Who paused, where no person did: the recorders themselves (docs/design.md "A bad deploy").
 BREAKER: Final = "breaker"
@@ -18,7 +18,8 @@ BREAKER: Final = "breaker"
 class Pause(msgspec.Struct, frozen=True, kw_only=True):
     """Who paused the recorders, since when (the database's clock) and why.
 
-    `deploy` is what the breaker's recorder ran (`workers.deploy`): another one lifts the pause. None: a person's pause.
+    `deploy` is what the breaker's recorder ran (`caselog.workers.process.build_info`): another one lifts the pause.
+    None: a person's pause.
     """
 
     who: str

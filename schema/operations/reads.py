@@ -10,7 +10,7 @@ from uuid import UUID
 import msgspec
 from sqlalchemy import Connection, text
 
-from schema import audit
+from caselog.schema.operations import audit
 
 ACTION: Final = "case.read"
 FORGOTTEN_AT_ONCE: Final = 10_000

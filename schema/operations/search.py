@@ -12,7 +12,7 @@ from typing import Any, Final
 import msgspec
 from sqlalchemy import Connection, text
 
-from events.errors import CaselogError
+from caselog.events.errors import CaselogError
 
 # The index of parts holds runs of three. A shorter text has none, and looking for it anywhere would read every case.
 SHORTEST_PART: Final = 3

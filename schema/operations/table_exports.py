@@ -10,9 +10,9 @@ from sqlalchemy import JSON, Boolean, Connection, DateTime, Integer, LargeBinary
 from sqlalchemy import Column as StoredColumn
 from sqlalchemy.types import TypeEngine
 
-from events.errors import CaselogError, did_you_mean
-from schema.reports.declaring import Column, Kind
-from schema.tables import metadata
+from caselog.events.errors import CaselogError, did_you_mean
+from caselog.schema.reports.terms.columns import Column, Kind
+from caselog.schema.sql.tables import metadata
 
 BUFFERED_ROWS: Final = 1000
 

@@ -16,7 +16,7 @@ from typing import Any, Final, cast
 
 from sqlalchemy import Connection, TextClause, text
 
-from schema.statement import Statement
+from caselog.schema.sql.statement import Statement
 
 
 def can_count(db: Connection) -> bool:

@@ -1,6 +1,6 @@
 """Dead letters: what could not be recorded, with its bytes, a reason and a remedy.
 
-What recording does with them; what people do with them is in `schema/mending.py`.
+What recording does with them; what people do with them is in `schema/operations/dead_letter_queries.py`.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import Final
 import msgspec
 from sqlalchemy import Connection, text
 
-from schema import rows, tables
-from schema.statement import Statement
+from caselog.schema.sql import arrays, tables
+from caselog.schema.sql.statement import Statement
 
 REASONS: Final = (
     "malformed", "unknown_event", "unknown_code", "code_not_resolved", "role_not_allowed", "unknown_case",
@@ -58,16 +58,16 @@ def set_aside(db: Connection, letters: Sequence[DeadLetter]) -> list[DeadLetter]
         ((*(getattr(e, name) for name in _TOLD), e.raw, fingerprint(e.raw)) for e in letters),
         key=lambda row: row[-1],
     )
-    added = {print_ for (print_,) in _SET_ASIDE.rows(db, **rows.transposed(_COLUMNS, values))}
+    added = {print_ for (print_,) in _SET_ASIDE.rows(db, **arrays.transposed(_COLUMNS, values))}
     # Of the same bytes twice in one batch, one was added.
     return list({print_: e for e in letters if (print_ := fingerprint(e.raw)) in added}.values())
 
 
 _SET_ASIDE: Final = Statement(
     f"""
-    insert into dead_letter ({rows.names(_COLUMNS)})
-    select {rows.names(_COLUMNS)}
-    from {rows.unnest(tables.dead_letter, _COLUMNS)}
+    insert into dead_letter ({arrays.names(_COLUMNS)})
+    select {arrays.names(_COLUMNS)}
+    from {arrays.unnest(tables.dead_letter, _COLUMNS)}
     on conflict (fingerprint) do nothing returning fingerprint
     """  # noqa: S608 - column names of our own tables
 )
@@ -101,13 +101,13 @@ def remove(db: Connection, ids: Collection[int]) -> None:
 def fail_again(db: Connection, letters: Iterable[DeadLetter]) -> None:
     """Write what is wrong with dead letters now, and how often they were tried; they are claimed before."""
     values = [tuple(getattr(letter, name) for name in _AGAIN) for letter in letters]
-    _FAIL_AGAIN.run(db, **rows.transposed(_AGAIN, values))
+    _FAIL_AGAIN.run(db, **arrays.transposed(_AGAIN, values))
 
 
 _FAIL_AGAIN: Final = Statement(
     f"""
-    update dead_letter set {rows.assignments(_TOLD)}
-    from {rows.unnest(tables.dead_letter, _AGAIN)} where dead_letter.id = new.id
+    update dead_letter set {arrays.assignments(_TOLD)}
+    from {arrays.unnest(tables.dead_letter, _AGAIN)} where dead_letter.id = new.id
     """  # noqa: S608 - column names of our own tables
 )
 

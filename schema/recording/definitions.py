@@ -7,11 +7,11 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, text
 
-from events.codes import Code
-from events.registry import EventRegistry
-from events.retired import Used, kept, restored
-from schema import rows, tables
-from schema.statement import Statement
+from caselog.events.folding.retired_codes import Used, kept, restored
+from caselog.events.model.codes import Code
+from caselog.events.model.registry import EventRegistry
+from caselog.schema.sql import arrays, tables
+from caselog.schema.sql.statement import Statement
 
 Name = tuple[str, str]
 """A key and a code under it."""
@@ -40,10 +40,10 @@ def keep(db: Connection, codes: Collection[Code]) -> set[Name]:
     return stand
 
 
-_NEW: Final = rows.Listed(tables.code_definition, _COLUMNS)
+_NEW: Final = arrays.Listed(tables.code_definition, _COLUMNS)
 _INSERT: Final = Statement(
     f"""
-    insert into code_definition ({rows.names(_COLUMNS)}) select {rows.names(_COLUMNS)} from {_NEW.new}
+    insert into code_definition ({arrays.names(_COLUMNS)}) select {arrays.names(_COLUMNS)} from {_NEW.new}
     on conflict (key, code, version) do nothing
     """  # noqa: S608 - column names of our own tables
 )
@@ -97,7 +97,7 @@ def _current(db: Connection, names: Collection[Name] | None) -> dict[Name, dict[
 
 _CURRENT: Final = Statement(
     f"""
-    select distinct on (key, code) {rows.names(_COLUMNS)} from code_definition
+    select distinct on (key, code) {arrays.names(_COLUMNS)} from code_definition
     where %(all)s or (key, code) in (select * from unnest(%(keys)s::text[], %(codes)s::text[]))
     order by key, code, version desc
     """  # noqa: S608 - column names of our own tables

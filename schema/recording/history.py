@@ -8,10 +8,10 @@ from typing import Any, Final
 
 from sqlalchemy import Connection
 
-from events.state import Log, OrderKey, TimerState
-from schema import rows
-from schema.statement import Statement
-from schema.store import LOG_COLUMNS, TIMER_COLUMNS
+from caselog.events.model.state import Log, OrderKey, TimerState
+from caselog.schema.recording.store import LOG_COLUMNS, TIMER_COLUMNS
+from caselog.schema.sql import arrays
+from caselog.schema.sql.statement import Statement
 
 
 def last_logs(db: Connection, actors: Collection[str]) -> dict[str, OrderKey]:
@@ -150,7 +150,7 @@ def case_logs(db: Connection, references: Collection[str]) -> dict[str, list[Log
 
 
 _CASE_LOGS: Final = Statement(
-    f"select {rows.names(LOG_COLUMNS)} from log where case_reference = any(%(references)s)"  # noqa: S608 - our own columns
+    f"select {arrays.names(LOG_COLUMNS)} from log where case_reference = any(%(references)s)"  # noqa: S608 - our own columns
 )
 
 
@@ -180,4 +180,4 @@ def timers(db: Connection, ids: Collection[int]) -> list[TimerState]:
     return [TimerState(**dict(zip(TimerState.__struct_fields__, row, strict=True))) for row in found]
 
 
-_TIMERS: Final = Statement(f"select {rows.names(TIMER_COLUMNS)} from timer where id = any(%(ids)s)")  # noqa: S608 - ours
+_TIMERS: Final = Statement(f"select {arrays.names(TIMER_COLUMNS)} from timer where id = any(%(ids)s)")  # noqa: S608 - ours

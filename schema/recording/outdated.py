@@ -15,7 +15,7 @@ import msgspec
 import psycopg
 from sqlalchemy import Connection, text
 
-from events.errors import CaselogError
+from caselog.events.errors import CaselogError
 
 REMEDY: Final = "run: caselog rebuild"
 

@@ -9,8 +9,8 @@ from typing import Final
 import msgspec
 from sqlalchemy import Connection, text
 
-from schema import rows, tables
-from schema.statement import Statement
+from caselog.schema.sql import arrays, tables
+from caselog.schema.sql.statement import Statement
 
 FIRST_DELAY_S: Final = 1
 LONGEST_DELAY_S: Final = 3600
@@ -44,7 +44,7 @@ def park(db: Connection, events: Sequence[Parked]) -> dict[tuple[str, str], byte
     say. None for one that somebody unparked meanwhile: roll back and look again.
     """
     values = sorted((e.source, e.event_id, e.key, e.case_reference, e.raw) for e in events)
-    parked = _PARK.rows(db, **rows.transposed(_COLUMNS, values), delay=FIRST_DELAY_S)
+    parked = _PARK.rows(db, **arrays.transposed(_COLUMNS, values), delay=FIRST_DELAY_S)
     if len(parked) == len(values):
         return {}
     names = {row[:2] for row in values} - {tuple(row) for row in parked}
@@ -54,9 +54,9 @@ def park(db: Connection, events: Sequence[Parked]) -> dict[tuple[str, str], byte
 
 _PARK: Final = Statement(
     f"""
-    insert into parked ({rows.names(_COLUMNS)}, attempts, due_at)
-    select {rows.names(_COLUMNS)}, 1, now() + make_interval(secs => %(delay)s)
-    from {rows.unnest(tables.parked, _COLUMNS)}
+    insert into parked ({arrays.names(_COLUMNS)}, attempts, due_at)
+    select {arrays.names(_COLUMNS)}, 1, now() + make_interval(secs => %(delay)s)
+    from {arrays.unnest(tables.parked, _COLUMNS)}
     on conflict (source, event_id) do nothing returning source, event_id
     """  # noqa: S608 - column names of our own tables
 )

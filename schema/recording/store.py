@@ -15,10 +15,10 @@ from typing import Any, Final
 import msgspec
 from sqlalchemy import Connection
 
-from events.state import CaseState, Log, TimerState
-from schema import rows, tables
-from schema.copying import Copy
-from schema.statement import Statement
+from caselog.events.model.state import CaseState, Log, TimerState
+from caselog.schema.sql import arrays, tables
+from caselog.schema.sql.copy import Copy
+from caselog.schema.sql.statement import Statement
 
 LOG_COLUMNS: Final = tuple("case_reference" if name == "case" else name for name in Log.__struct_fields__)
 # The case's own columns, in the order of CaseState; then what the fold remembers.
@@ -51,7 +51,7 @@ def clock_and_ids(db: Connection, count: int) -> tuple[datetime, list[int]]:
     """The database's clock at the start of the transaction, and so many fresh log ids, ascending.
 
     The first that a batch does: it shares the gate until its transaction ends, and so waits while a rebuild swaps
-    (schema/rebuilding.py). Ids that are not used, or whose transaction is rolled back, are lost.
+    (schema/verification/rebuild.py). Ids that are not used, or whose transaction is rolled back, are lost.
     """
     ((now, ids),) = _CLOCK_AND_IDS.rows(db, count=count, gate=GATE)
     return now, ids
@@ -100,7 +100,7 @@ def lock_cases(db: Connection, references: Collection[str]) -> dict[str, CaseSta
 
 _LOCK_CASES: Final = Statement(
     f"""
-    select {rows.names(_CASE)} from "case"
+    select {arrays.names(_CASE)} from "case"
     where reference = any(%(references)s) order by reference for update
     """  # noqa: S608 - column names of our own tables
 )
@@ -173,9 +173,9 @@ def rewrite_logs(db: Connection, logs: Iterable[Log]) -> None:
 _LOG_DERIVED: Final = (
     "id", "timer_id", "suppressed", "category", "provider", "organisation", "case_source", "case_created_at",
 )  # fmt: skip
-_DERIVED_LOGS: Final = rows.Listed(tables.log, _LOG_DERIVED)
+_DERIVED_LOGS: Final = arrays.Listed(tables.log, _LOG_DERIVED)
 _REWRITE_LOGS: Final = Statement(
-    f"update log set {rows.assignments(_LOG_DERIVED[1:])} from {_DERIVED_LOGS.new} where log.id = new.id"  # noqa: S608 - our own columns
+    f"update log set {arrays.assignments(_LOG_DERIVED[1:])} from {_DERIVED_LOGS.new} where log.id = new.id"  # noqa: S608 - our own columns
 )
 
 
@@ -200,10 +200,10 @@ def update_cases(db: Connection, cases: Iterable[CaseState]) -> None:
     _UPDATE_CASES.run(db, **_CASES.bound(map(_case_row, cases)))
 
 
-_CASES: Final = rows.Listed(tables.case, _CASE)
+_CASES: Final = arrays.Listed(tables.case, _CASE)
 _UPDATE_CASES: Final = Statement(
     f"""
-    update "case" set {rows.assignments(_CASE[1:])}, modified_at = now()
+    update "case" set {arrays.assignments(_CASE[1:])}, modified_at = now()
     from {_CASES.new} where "case".reference = new.reference
     """  # noqa: S608 - column names of our own tables
 )
@@ -226,9 +226,9 @@ def update_timers(db: Connection, timers: Iterable[TimerState]) -> None:
     _UPDATE_TIMERS.run(db, **_TIMERS.bound(map(_timer_row, timers)))
 
 
-_TIMERS: Final = rows.Listed(tables.timer, TIMER_COLUMNS)
+_TIMERS: Final = arrays.Listed(tables.timer, TIMER_COLUMNS)
 _UPDATE_TIMERS: Final = Statement(
-    f"update timer set {rows.assignments(TIMER_COLUMNS[1:])} from {_TIMERS.new} where timer.id = new.id"  # noqa: S608 - our own columns
+    f"update timer set {arrays.assignments(TIMER_COLUMNS[1:])} from {_TIMERS.new} where timer.id = new.id"  # noqa: S608 - our own columns
 )
 
 

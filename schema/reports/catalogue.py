@@ -8,9 +8,9 @@ from pkgutil import iter_modules
 from types import MappingProxyType
 from typing import Final
 
-from events.errors import CaselogError, did_you_mean
-from schema.reports import declarations
-from schema.reports.declaring import Report
+from caselog.events.errors import CaselogError, did_you_mean
+from caselog.schema.reports import declarations
+from caselog.schema.reports.terms.report import Report
 
 
 class UnknownReport(CaselogError):

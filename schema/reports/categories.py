@@ -7,9 +7,9 @@ from typing import Final
 
 from sqlalchemy import Connection
 
-from events.state import Log
-from schema import rows
-from schema.statement import Statement
+from caselog.events.model.state import Log
+from caselog.schema.sql import arrays
+from caselog.schema.sql.statement import Statement
 
 # What decides whether a log counts and where, but for the category, which is the case's. The rest stays empty.
 _COLUMNS: Final = (
@@ -33,7 +33,7 @@ def counted_logs(db: Connection, cases: Collection[str], idle: Collection[tuple[
 
 _COUNTED: Final = Statement(
     f"""
-    select {rows.names(_COLUMNS)} from log
+    select {arrays.names(_COLUMNS)} from log
     where case_reference = any(%(cases)s) and not suppressed and key || '{_BETWEEN}' || code <> all(%(idle)s::text[])
     """  # noqa: S608 - our own columns
 )

@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 from sqlalchemy import Connection, text
 
-from schema.reports.reading import Reading
+from caselog.schema.reports.reading import Reading
 
 MOST_CHOICES: Final = 100
 

@@ -9,10 +9,10 @@ from typing import Any, Final
 import msgspec
 from sqlalchemy import Connection, Table
 
-from events.facts import Assignment, Callback, Complaint, Facts
-from schema import rows, tables
-from schema.copying import Copy
-from schema.statement import Statement
+from caselog.events.folding.facts import Assignment, Callback, Complaint, Facts
+from caselog.schema.sql import arrays, tables
+from caselog.schema.sql.copy import Copy
+from caselog.schema.sql.statement import Statement
 
 # Any number that nothing else locks.
 _LOCKS: Final = 0x6661_6374
@@ -74,7 +74,7 @@ def replace_facts(db: Connection, cases: Collection[str], facts: Iterable[Facts]
 
 
 _SELECT: Final = {
-    kind: Statement(f"select {rows.names(columns(kind))} from {table.name} where case_reference = any(%(cases)s)")  # noqa: S608
+    kind: Statement(f"select {arrays.names(columns(kind))} from {table.name} where case_reference = any(%(cases)s)")  # noqa: S608
     for kind, (table, _) in KINDS.items()
 }
 _DELETE: Final = {

@@ -11,9 +11,9 @@ from typing import Any, Final
 import msgspec
 from sqlalchemy import Connection, text
 
-from schema.reports.declaring import DIMENSIONS, SUMS
-from schema.reports.tally import Row
-from schema.statement import Statement
+from caselog.schema.reports.tally import Row
+from caselog.schema.reports.terms.report import DIMENSIONS, SUMS
+from caselog.schema.sql.statement import Statement
 
 TAKEN_ROWS: Final = 500
 # About as much as is added up in a quarter of a second: then others see it, and a kill costs no more.

@@ -10,10 +10,11 @@ from zoneinfo import ZoneInfo
 import msgspec
 from sqlalchemy import Connection, CursorResult, text
 
-from events.errors import CaselogError, did_you_mean
-from schema.outdated import refuse_outdated
-from schema.reports.declaring import Column, Report
-from schema.streaming import stream
+from caselog.events.errors import CaselogError, did_you_mean
+from caselog.schema.recording.outdated import refuse_outdated
+from caselog.schema.reports.terms.columns import Column
+from caselog.schema.reports.terms.report import Report
+from caselog.schema.sql.streaming import stream
 
 By: TypeAlias = Literal["day", "week", "month"]
 PERIODS: Final[tuple[By, ...]] = ("day", "week", "month")

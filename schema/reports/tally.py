@@ -14,12 +14,12 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
-from events.afresh import Definitions
-from events.codes import Code, LogType
-from events.state import CaseState, Log
-from schema.reports.conditions import Condition
-from schema.reports.declaring import DIMENSIONS, SUMS, Report
-from schema.reports.finding import summed_reports
+from caselog.events.folding.recompute import Definitions
+from caselog.events.model.codes import Code, LogType
+from caselog.events.model.state import CaseState, Log
+from caselog.schema.reports.catalogue import summed_reports
+from caselog.schema.reports.terms.conditions import Condition
+from caselog.schema.reports.terms.report import DIMENSIONS, SUMS, Report
 
 Name: TypeAlias = tuple[str, str]
 """A key and a code under it."""

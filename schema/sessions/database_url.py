@@ -7,8 +7,8 @@ from urllib.parse import unquote
 
 from sqlalchemy.engine import URL
 
-from events.urls import POSTGRES_SCHEMES, BadUrl, ServiceUrl, read_url
-from schema.url_parameters import check_parameters
+from caselog.events.transport.urls import POSTGRES_SCHEMES, BadUrl, ServiceUrl, read_url
+from caselog.schema.sessions.url_parameters import check_parameters
 
 _DRIVER: Final = "postgresql+psycopg"
 # Of several hosts all but one are standbys, as a rule, and a worker writes.

@@ -23,8 +23,16 @@ from psycopg.pq import ExecStatus, TransactionStatus
 from sqlalchemy.dialects import registry
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
-from schema.fencing import NOT_TOLD, OLDER_TIMELINE, WHICH_SERVER, Fence, OlderTimeline, Server, server_of
-from schema.hosts import begin_with_the_good, in_a_line, pass_over, remember, without
+from caselog.schema.sessions.fencing import (
+    NOT_TOLD,
+    OLDER_TIMELINE,
+    WHICH_SERVER,
+    Fence,
+    OlderTimeline,
+    Server,
+    server_of,
+)
+from caselog.schema.sessions.hosts import begin_with_the_good, in_a_line, pass_over, remember, without
 
 DRIVER: Final = "caselog"
 # A session that cannot write is exchanged at its next use, and not more often than this: a replica that is only read

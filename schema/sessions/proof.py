@@ -10,10 +10,10 @@ from typing import Final
 
 from sqlalchemy import text
 
-from events.errors import CaselogError
-from schema.connection import driver_of, make_engine
-from schema.database_url import driver_url, has_several_hosts, of_one_host
-from schema.fencing import Fence
+from caselog.events.errors import CaselogError
+from caselog.schema.sessions.connection import driver_of, make_engine
+from caselog.schema.sessions.database_url import driver_url, has_several_hosts, of_one_host
+from caselog.schema.sessions.fencing import Fence
 
 # Two connections ask by turns which process of the server answers, each in a transaction of its own. With sessions of
 # their own each always hears the same, and never the other's. A pooler gives the session that was given back last, or

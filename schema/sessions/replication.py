@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 from sqlalchemy import Connection, text
 
-from schema.server import in_a_new_session
+from caselog.schema.sessions.server import in_a_new_session
 
 
 class Standbys(msgspec.Struct, frozen=True, kw_only=True):

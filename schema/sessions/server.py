@@ -7,15 +7,16 @@ from collections.abc import Callable
 import msgspec
 from sqlalchemy import Connection, Engine, event, text
 
-from schema.connection import driver_of
+from caselog.schema.sessions.connection import driver_of
 
 
 def in_a_new_session(name: str) -> str:
     """SQL: what a session of this role in this database would start with now. The one that asks may be an older one.
 
-    What its own URL says counts, then what is set for this role in this database, the role, the database, or all.
-    Only a session tells what the server itself says, and one that hides it, because it started with what was undone
-    since, is exchanged before long (`schema.connection.SESSION_S`); so are those of the workers that still have that.
+    What its own URL says counts, then what is set for this role in this database, the role, the database, or all. Only
+    a session tells what the server itself says, and one that hides it, because it started with what was undone since,
+    is exchanged before long (`caselog.schema.sessions.connection.SESSION_S`); so are those of the workers that still
+    have that.
     """
     # `set_config`, for this transaction alone, spells a value as the server does: somebody may have written FALSE.
     return f"""

@@ -10,7 +10,7 @@ from urllib.parse import unquote
 from psycopg.conninfo import make_conninfo
 from psycopg.pq import Conninfo, PGconn
 
-from events.urls import BadUrl, ServiceUrl, check_doubled
+from caselog.events.transport.urls import BadUrl, ServiceUrl, check_doubled
 
 # What libpq takes, or would take without a word and then do something else than was meant.
 _WORDS: Final = {

@@ -24,8 +24,8 @@ from sqlalchemy import Connection, Table
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import DBAPIError
 
-from schema.connection import driver_error, driver_of
-from schema.rows import names
+from caselog.schema.sessions.connection import driver_error, driver_of
+from caselog.schema.sql.arrays import names
 
 _DIALECT: Final = postgresql.dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy leaves it untyped
 

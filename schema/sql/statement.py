@@ -12,7 +12,7 @@ from typing import Any, Final
 import psycopg
 from sqlalchemy import Connection
 
-from schema.connection import driver_error, driver_of
+from caselog.schema.sessions.connection import driver_error, driver_of
 
 # Kept with the driver's connection: with a new one each time, a statement would take half as long again.
 _CURSOR: Final = "caselog cursor"

@@ -9,7 +9,7 @@ import psycopg
 from psycopg import capabilities
 from sqlalchemy import Connection, Engine, event, text
 
-from schema.connection import driver_error, driver_of
+from caselog.schema.sessions.connection import driver_error, driver_of
 
 # A libpq before 17 gives them one by one.
 _CHUNK_ROWS: Final = 1000 if capabilities.has_stream_chunked() else 1

@@ -53,7 +53,7 @@ SUM_FILLFACTOR: Final = 70
 COUNT_FILLFACTOR: Final = 10
 
 
-# What `schema/search.py` compares, on both sides: lower case, without dashes of any kind and without blanks.
+# What `schema/operations/search.py` compares, on both sides: lower case, without dashes of any kind and without blanks.
 SEARCH_KEY: Final = r"""
 create function search_key(searched text) returns text immutable strict parallel safe
 return lower(translate(searched, U&'-\2010\2011\2012\2013\2014\2212 \00A0\0009', ''))

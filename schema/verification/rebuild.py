@@ -13,16 +13,16 @@ from typing import Final
 
 import psycopg
 
-from events.errors import CaselogError
-from schema import rows
-from schema.proof import CASE, FLAGS, TIMER, Session, snapshot
-from schema.reports.declaring import DIMENSIONS, SUMS
-from schema.reports.facts import KINDS
-from schema.reports.finding import summed_reports
-from schema.reports.outbox import mark_cases
-from schema.reports.tally import fresh_sums
-from schema.store import GATE
-from schema.verifying import COUNTED, ROW, present_category
+from caselog.events.errors import CaselogError
+from caselog.schema.recording.store import GATE
+from caselog.schema.reports.catalogue import summed_reports
+from caselog.schema.reports.facts import KINDS
+from caselog.schema.reports.outbox import mark_cases
+from caselog.schema.reports.tally import fresh_sums
+from caselog.schema.reports.terms.report import DIMENSIONS, SUMS
+from caselog.schema.sql import arrays
+from caselog.schema.verification.session import CASE, FLAGS, TIMER, Session, snapshot
+from caselog.schema.verification.streams import COUNTED, ROW, present_category
 
 PARTS: Final = ("timers", "cases", "reports")
 # Any number that nothing else locks.
@@ -119,7 +119,7 @@ def write(session: Session, parts: Collection[str], zone: str) -> dict[str, int]
         written["case"] = _rows(session, _UPSERT_CASES) + _rows(session, _DELETE_CASES)
         written["log"] = written.get("log", 0) + _rows(session, _FLAG_LOGS)
     if "cases" in parts or "reports" in parts:
-        written["report_sum"] = _post_sums(session, f"select {_KEY}, {rows.names(SUMS)} from proof_gap")  # noqa: S608
+        written["report_sum"] = _post_sums(session, f"select {_KEY}, {arrays.names(SUMS)} from proof_gap")  # noqa: S608
         # Proved with everything else, it is known whose facts are not right; else they are all computed anew.
         mark_cases(session, _WRONG_FACTS if "cases" in parts else _ALL_FACTS)
         written |= dict.fromkeys(KINDS, 0)  # until the aggregator has computed them
@@ -130,10 +130,10 @@ def _rows(session: Session, statement: str) -> int:
     return session.execute(statement.encode()).rowcount
 
 
-_INSERT_TIMERS: Final = f"insert into timer select {rows.names(TIMER)} from proof_timer where not gone"  # noqa: S608
+_INSERT_TIMERS: Final = f"insert into timer select {arrays.names(TIMER)} from proof_timer where not gone"  # noqa: S608
 _LINK_LOGS: Final = "update log set timer_id = proof_link.timer_id from proof_link where log.id = proof_link.log_id"
 _UPSERT_CASES: Final = f"""
-    insert into "case" ({rows.names(CASE)}) select {rows.names(CASE)} from proof_case where not gone
+    insert into "case" ({arrays.names(CASE)}) select {arrays.names(CASE)} from proof_case where not gone
     on conflict (reference) do update set
         {", ".join(f"{name} = excluded.{name}" for name in CASE[1:])}, modified_at = now()
 """  # noqa: S608 - column names of our own tables
@@ -149,7 +149,7 @@ _WRONG_FACTS: Final = """
 _ALL_FACTS: Final = " union ".join(
     ['select reference from "case"', *(f"select case_reference from {kind}" for kind in KINDS)]  # noqa: S608 - ours
 )
-_KEY: Final = rows.names(("report", *ROW))
+_KEY: Final = arrays.names(("report", *ROW))
 
 
 def _changed_sums() -> str:
@@ -161,7 +161,7 @@ def _changed_sums() -> str:
         union all select {COUNTED}, {fresh}, 1 from proof_flags join log on log.id = log_id
     """  # noqa: S608 - column names of our own tables
     return " union all ".join(
-        f"select '{report.name}' as report, {rows.names((*ROW, *SUMS))} "  # noqa: S608 - column names of our own tables
+        f"select '{report.name}' as report, {arrays.names((*ROW, *SUMS))} "  # noqa: S608 - column names of our own tables
         f"from ({fresh_sums(report, _moved() if report.by_present_category else logs)}) as changed"
         for report in summed_reports()
     )
@@ -197,7 +197,7 @@ def _moved() -> str:
 
 def _post_sums(session: Session, query: str, parameters: dict[str, str] | None = None) -> int:
     """Post rows of sums, some hundred a row of the outbox. Returns how many."""
-    element = f"json_build_array(report, to_char(day, 'YYYY-MM-DD'), {rows.names((*DIMENSIONS, *SUMS))})"
+    element = f"json_build_array(report, to_char(day, 'YYYY-MM-DD'), {arrays.names((*DIMENSIONS, *SUMS))})"
     some = " or ".join(f"{name} <> 0" for name in SUMS)
     found = session.execute(
         f"""

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final, TypeAlias
 
-from events.state import OrderKey
-from schema.proof import Session
+from caselog.events.model.state import OrderKey
+from caselog.schema.verification.session import Session
 
 NO_MARK: Final = 2**63 - 1
 

@@ -16,14 +16,14 @@ import psycopg
 from psycopg import IsolationLevel
 from psycopg.types.json import Jsonb, set_json_loads
 
-from events.codes import Code
-from events.errors import CaselogError
-from events.state import CaseState
-from schema import rows, tables
-from schema.connection import make_engine
-from schema.findings import Finding
-from schema.reports.facts import KINDS
-from schema.sessions import session_words
+from caselog.events.errors import CaselogError
+from caselog.events.model.codes import Code
+from caselog.events.model.state import CaseState
+from caselog.schema.reports.facts import KINDS
+from caselog.schema.sessions.connection import make_engine
+from caselog.schema.sessions.leaving import session_words
+from caselog.schema.sql import arrays, tables
+from caselog.schema.verification.findings import Finding
 
 Session: TypeAlias = psycopg.Connection[tuple[Any, ...]]
 
@@ -33,10 +33,10 @@ CASE_PLAIN: Final = tuple(str(c.name) for c in tables.case.columns if c.name in 
 CASE: Final = (*CASE_PLAIN, "state", "last_log_time", "last_log_source", "last_log_event_id", "memory")
 
 _TABLES: Final = f"""
-    create temp table proof_timer as select {rows.names(TIMER)}, false as gone from timer limit 0;
+    create temp table proof_timer as select {arrays.names(TIMER)}, false as gone from timer limit 0;
     create temp table proof_link as select id as log_id, timer_id from log limit 0;
-    create temp table proof_case as select {rows.names(CASE)}, false as gone from "case" limit 0;
-    create temp table proof_flags as select id as log_id, {rows.names(FLAGS)} from log limit 0;
+    create temp table proof_case as select {arrays.names(CASE)}, false as gone from "case" limit 0;
+    create temp table proof_flags as select id as log_id, {arrays.names(FLAGS)} from log limit 0;
     create temp table proof_gap as select * from report_sum limit 0;
     create temp table proof_facts as select reference from "case" limit 0;
     create temp table definition (key text, code text, creates_case boolean, stops_timer boolean);

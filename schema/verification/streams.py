@@ -12,13 +12,13 @@ from typing import Any, Final, TypeAlias
 
 import msgspec
 
-from schema import rows
-from schema.proof import CASE, FLAGS, TIMER, Session, kept
-from schema.reports.declaring import DIMENSIONS, SUMS, Report
-from schema.reports.facts import columns
-from schema.reports.finding import summed_reports
-from schema.reports.tally import fresh_sums
-from schema.scope import STRETCHED_LOGS
+from caselog.schema.reports.catalogue import summed_reports
+from caselog.schema.reports.facts import columns
+from caselog.schema.reports.tally import fresh_sums
+from caselog.schema.reports.terms.report import DIMENSIONS, SUMS, Report
+from caselog.schema.sql import arrays
+from caselog.schema.verification.scope import STRETCHED_LOGS
+from caselog.schema.verification.session import CASE, FLAGS, TIMER, Session, kept
 
 FETCHED_ROWS: Final = 2000
 
@@ -125,7 +125,7 @@ def stored_cases(session: Session, part: Part | None, *, all_proved: bool = Fals
                 union all select {seconds} from proof_timer where {billed} and not gone
             ) as timers group by case_reference
         ),
-        part as (select {rows.names(CASE)} from "case" where {of_case})
+        part as (select {arrays.names(CASE)} from "case" where {of_case})
         select coalesce(part.reference, billed.case_reference), coalesce(billed.seconds, 0), {_of("part", CASE)}
         from part full join billed on billed.case_reference = part.reference order by 1
         """,  # noqa: S608 - our own columns
@@ -145,7 +145,7 @@ def stray_timers(session: Session) -> Iterator[Row]:
 
 def stray_links(session: Session) -> Iterator[Row]:
     """Logs of nobody that carry a timer: `LOG`."""
-    return _stream(session, f"select {rows.names(LOG)} from log where actor is null and timer_id is not null")  # noqa: S608
+    return _stream(session, f"select {arrays.names(LOG)} from log where actor is null and timer_id is not null")  # noqa: S608
 
 
 def stray_flags(session: Session) -> Iterator[Row]:
@@ -153,7 +153,7 @@ def stray_flags(session: Session) -> Iterator[Row]:
     return _stream(
         session,
         f"""
-        select {rows.names(LOG)} from log
+        select {arrays.names(LOG)} from log
         where case_reference is null
           and (suppressed or num_nonnulls(category, provider, organisation, case_source, case_created_at) > 0)
         """,  # noqa: S608 - our own columns
@@ -172,7 +172,7 @@ def stored_facts(session: Session, kind: str, part: Part | None) -> Iterator[Row
     Of a part of all cases; None for the selected ones.
     """
     where = _selected("case_reference") if part is None else part.holds("case_reference")
-    names = rows.names(columns(kind))
+    names = arrays.names(columns(kind))
     return _stream(session, f"select {names} from {kind} where {where} order by case_reference, log_id")  # noqa: S608
 
 
@@ -195,7 +195,7 @@ def measure_gap(session: Session, zone: str) -> None:
     gap = ", ".join(f"fresh_{name} - stored_{name}" for name in SUMS)
     for report in summed_reports():
         session.execute(
-            f"insert into proof_gap select '{report.name}', {rows.names(ROW)}, {gap} "  # noqa: S608 - our own columns
+            f"insert into proof_gap select '{report.name}', {arrays.names(ROW)}, {gap} "  # noqa: S608 - our own columns
             f"from ({_gaps(session, report)}) as gap".encode(),
             {"zone": zone},
         )
@@ -213,7 +213,7 @@ def _gaps(session: Session, report: Report, *, as_kept: bool = False) -> str:
         category, cases = present_category(as_kept=as_kept and kept(session, "proof_case"))
         flags, source = f"{flags}, {category} as present_category", f"{source} {cases}"
     fresh = fresh_sums(report, f"select {COUNTED}, {flags}, 1 as sign from {source}")  # noqa: S608 - our own columns
-    names = rows.names(ROW)
+    names = arrays.names(ROW)
     stored = ", ".join(f"{name} as stored_{name}" for name in SUMS)
     posted = ", ".join(
         f"(element->>{at})::bigint" for at in range(2 + len(DIMENSIONS), 2 + len(DIMENSIONS) + len(SUMS))

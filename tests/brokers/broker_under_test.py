@@ -17,19 +17,19 @@ from urllib.parse import urlsplit
 
 import pytest
 import redis
-from children import start_child
 from kombu import Connection, Queue
 from kombu.message import Message
-from patience import DEADLINE_S
+from support.processes.patience import DEADLINE_S
+from support.servers.children import start_child
 
-from events import broker
-from events.errors import SettingsError
-from events.message import Event, decode
-from workers.local_redis import find_redis_server
+from caselog.events.errors import SettingsError
+from caselog.events.model.message import Event, decode
+from caselog.events.transport import broker
+from caselog.workers.servers.redis import find_redis_server
 
 HOLDER = """
 import sys
-from events import broker
+from caselog.events.transport import broker
 connection = broker.connect(sys.argv[1], lease_ms=int(sys.argv[2]))
 held = []
 with broker.consume(broker.open_channel(connection), broker.EVENTS_QUEUE, held.append, prefetch_messages=1000):

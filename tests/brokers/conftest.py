@@ -10,7 +10,7 @@ import pytest
 import redis
 from broker_under_test import Broker, CuttableRabbitMq, RedisServer
 
-from events import broker
+from caselog.events.transport import broker
 
 
 @pytest.fixture(scope="session")

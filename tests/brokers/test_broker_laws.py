@@ -10,9 +10,9 @@ import msgspec
 import pytest
 from broker_under_test import Broker, eventually
 from kombu.message import Message
-from patience import allowance_s
+from support.processes.patience import allowance_s
 
-from events import broker
+from caselog.events.transport import broker
 
 BODIES = [json.dumps({"number": number}).encode() for number in range(20)]
 

@@ -10,9 +10,9 @@ from typing import Any
 from broker_under_test import Broker
 from sqlalchemy import MetaData
 
-from events.outbox import outbox_table
-from schema.connection import make_engine
-from workers.relay import Relay
+from caselog.events.outbox import outbox_table
+from caselog.schema.sessions.connection import make_engine
+from caselog.workers.producers.relay import Relay
 
 PAGE = (Path(__file__).parents[2] / "docs" / "events.md").read_text()
 

@@ -14,14 +14,21 @@ import redis
 from broker_under_test import Broker, CuttableRabbitMq, eventually
 from kombu import Queue
 from kombu.utils.url import parse_url
-from patience import DEADLINE_S
+from support.processes.patience import DEADLINE_S
 
-from events import amqp_transport, broker
-from events import publisher as publishing
-from events.errors import BrokerRefusal, PublishError
-from events.events_queue import Standing, consume_removed, exists, open_events, reasons_of, standing_of
-from events.publisher import Publisher
-from events.refusals import refusal
+from caselog.events.errors import BrokerRefusal, PublishError
+from caselog.events.transport import amqp, broker
+from caselog.events.transport import publisher as publishing
+from caselog.events.transport.events_queue import (
+    Standing,
+    consume_removed,
+    exists,
+    open_events,
+    reasons_of,
+    standing_of,
+)
+from caselog.events.transport.publisher import Publisher
+from caselog.events.transport.refusals import refusal
 
 EVENT = {"type": "case", "subject": "AB-1", "source": "/tests", "data": {"code": "CASE_CREATED"}}
 
@@ -251,7 +258,7 @@ def test_whoever_asks_on_a_wire_that_fell_silent_is_told_so(
     with broker.connect(rabbitmq.url) as connection:
         open_events(connection)
         rabbitmq.is_silent = True
-        monkeypatch.setattr(amqp_transport, "ANSWER_TIMEOUT_S", 0.3)
+        monkeypatch.setattr(amqp, "ANSWER_TIMEOUT_S", 0.3)
         with pytest.raises(connection.connection_errors) as silent:
             ask(connection)
         assert isinstance(silent.value, TimeoutError)
@@ -267,7 +274,7 @@ def test_a_publisher_whose_wire_falls_silent_while_it_connects_goes_on_with_anot
         rabbitmq.is_silent = False
         connection.ensure_connection(max_retries=0)
         rabbitmq.is_silent = not asked
-        monkeypatch.setattr(amqp_transport, "ANSWER_TIMEOUT_S", DEADLINE_S if asked else 0.3)
+        monkeypatch.setattr(amqp, "ANSWER_TIMEOUT_S", DEADLINE_S if asked else 0.3)
         asked.append(connection)
         return open_events(connection)
 

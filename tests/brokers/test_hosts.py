@@ -11,16 +11,16 @@ from urllib.parse import urlsplit
 import msgspec
 import pytest
 from broker_under_test import CuttableRabbitMq, eventually
-from dead_ports import Silent, in_turn, refusing
-from patience import DEADLINE_S, allowance_s
+from support.processes.patience import DEADLINE_S, allowance_s
+from support.servers.dead_ports import Silent, in_turn, refusing
 
-from events.broker import EVENTS_QUEUE, PING_QUEUE, connect, is_redis, open_channel, queue_status
-from events.errors import PublishError
-from events.hosts import hosts_of
-from events.publisher import Publisher
-from events.refusals import refusal
-from events.urls import AMQP_SCHEMES, read_urls
-from workers.ping import answer_pings, ping
+from caselog.events.errors import PublishError
+from caselog.events.transport.broker import EVENTS_QUEUE, PING_QUEUE, connect, is_redis, open_channel, queue_status
+from caselog.events.transport.hosts import hosts_of
+from caselog.events.transport.publisher import Publisher
+from caselog.events.transport.refusals import refusal
+from caselog.events.transport.urls import AMQP_SCHEMES, read_urls
+from caselog.workers.health.ping import answer_pings, ping
 
 EVENT = {"type": "case", "subject": "AB-1", "source": "/tests", "data": {"code": "CASE_CREATED"}}
 WELL = {"checks": {"*": {"status": True}}}

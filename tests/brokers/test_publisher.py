@@ -13,11 +13,12 @@ from typing import Any
 
 import pytest
 from broker_under_test import Broker, eventually
-from patience import DEADLINE_S
+from support.processes.patience import DEADLINE_S
 
-from events import MalformedEvent, Publisher, PublishError, broker
-from events.errors import BufferFull, PublisherClosed, SettingsError
-from events.message import BATCH_TYPE, EVENT_BYTES_MAX, EVENT_TYPE, parse_event
+from caselog.events import MalformedEvent, Publisher, PublishError
+from caselog.events.errors import BufferFull, PublisherClosed, SettingsError
+from caselog.events.model.message import BATCH_TYPE, EVENT_BYTES_MAX, EVENT_TYPE, parse_event
+from caselog.events.transport import broker
 
 WHEN = "2026-11-22T10:15:00.123Z"
 

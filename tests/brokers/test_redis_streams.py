@@ -13,11 +13,11 @@ import pytest
 import redis
 from broker_under_test import Broker, eventually
 from kombu import Queue
-from patience import DEADLINE_S, allowance_s
+from support.processes.patience import DEADLINE_S, allowance_s
 
-from events import broker
-from events.message import BATCH_TYPE, EVENT_TYPE, Event, Malformed, decode
-from events.stream_queue import GROUP, RELEASED, StreamConsumer
+from caselog.events.model.message import BATCH_TYPE, EVENT_TYPE, Event, Malformed, decode
+from caselog.events.streams.queue import GROUP, RELEASED, StreamConsumer
+from caselog.events.transport import broker
 
 QUEUE = "caselog.events"
 EVENT = b'{"specversion":"1.0","id":"1","source":"/s","type":"a","subject":"c","time":"2026-01-01T00:00:00Z"}'

@@ -11,16 +11,16 @@ import psycopg
 import pytest
 import structlog
 from broker_under_test import Broker, eventually
-from patience import DEADLINE_S
 from sqlalchemy import Engine, MetaData, text
 from sqlalchemy.orm import Session
+from support.processes.patience import DEADLINE_S
 
-from events import MalformedEvent, outbox
-from events.errors import CaselogError, PublishError
-from events.message import parse_event
-from events.outbox import Outbox
-from schema.connection import make_engine
-from workers.relay import Relay
+from caselog.events import MalformedEvent, outbox
+from caselog.events.errors import CaselogError, PublishError
+from caselog.events.model.message import parse_event
+from caselog.events.outbox import Outbox
+from caselog.schema.sessions.connection import make_engine
+from caselog.workers.producers.relay import Relay
 
 
 @pytest.fixture

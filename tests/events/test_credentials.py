@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from events import credentials
-from events.credentials import hide
-from events.errors import EventFailed
+from caselog.events import credentials
+from caselog.events.credentials import hide
+from caselog.events.errors import EventFailed
 
 
 @pytest.fixture(autouse=True)

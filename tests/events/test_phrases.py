@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from events.phrases import count_of, sentence
+from caselog.events.phrases import count_of, sentence
 
 
 @pytest.mark.parametrize(

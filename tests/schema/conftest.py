@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from sqlalchemy import Engine
 
-from schema.connection import make_engine
+from caselog.schema.sessions.connection import make_engine
 
 
 @pytest.fixture

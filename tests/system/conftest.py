@@ -7,8 +7,8 @@ import shutil
 from collections.abc import Iterator
 
 import pytest
-from browsing import CHROMIUM
 from playwright.sync_api import Browser, sync_playwright
+from support.processes.browsing import CHROMIUM
 
 
 @pytest.fixture(scope="module")

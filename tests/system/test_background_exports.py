@@ -11,8 +11,8 @@ from typing import Any
 
 import psycopg
 import pytest
-from patience import DEADLINE_S
-from pipeline import Pipeline, eventually
+from support.processes.patience import DEADLINE_S
+from support.processes.pipeline import Pipeline, eventually
 
 DAYS = ["--from", "2026-01-01", "--to", "2026-12-31"]
 # Seconds of work: time enough to be killed in.

@@ -19,14 +19,14 @@ from zoneinfo import ZoneInfo
 
 import psutil
 import pytest
-from patience import DEADLINE_S
-from pipeline import created, event, eventually
-from stored import body, count
+from support.oracle.stored import body, count
+from support.processes.patience import DEADLINE_S
+from support.processes.pipeline import created, event, eventually
 
-from events.registry import autodiscover
-from events.resolve import Rules
-from workers.services import Services
-from workers.simulate import simulate
+from caselog.events.folding.resolve import Rules
+from caselog.events.model.registry import autodiscover
+from caselog.workers.producers.simulation import simulate
+from caselog.workers.servers.locate import Services
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 # search.py takes its number of cases as its one argument; the others are parts of scripts.
@@ -201,7 +201,7 @@ ENDED_WHILE_A_WORKER_STARTS = """
 import signal, subprocess, sys
 from servers import servers
 from working_off import running
-from workers.services import Services
+from caselog.workers.servers.locate import Services
 
 class Signalled(subprocess.Popen):
     def __init__(self, *arguments, **options):

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from installed import asked, installed
-from pipeline import Pipeline, event
-from stored import body
+from support.oracle.stored import body
+from support.processes.installed import asked, installed
+from support.processes.pipeline import Pipeline, event
 
-from events.message import decode
+from caselog.events.model.message import decode
 
 
 def test_a_log_line_of_a_command_is_not_in_its_json(tmp_path: Path, database_url: str, redis_url: str) -> None:

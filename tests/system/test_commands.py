@@ -20,25 +20,25 @@ from zoneinfo import ZoneInfo
 
 import psycopg
 import pytest
-from patience import DEADLINE_S
-from pipeline import ROOT, Pipeline, created, event, lines
-from proof import add_up_reports
 from redis import Redis
-from reference import fold_all
-from stored import body, count
+from support.oracle.proof import add_up_reports
+from support.oracle.reference import fold_all
+from support.oracle.stored import body, count
+from support.processes.patience import DEADLINE_S
+from support.processes.pipeline import ROOT, Pipeline, created, event, lines
 from typer.main import get_command
 from typer.testing import CliRunner
 
-from events.message import decode
-from events.registry import autodiscover, event_registry
-from events.resolve import Rules
-from schema.connection import make_engine
-from workers.cli import app
-from workers.embedded import EmbeddedUrls
-from workers.recording import Recording
-from workers.services import redis_py_url
-from workers.simulate import simulate
-from workers.up import caselog_program
+from caselog.events.folding.resolve import Rules
+from caselog.events.model.message import decode
+from caselog.events.model.registry import autodiscover, event_registry
+from caselog.schema.sessions.connection import make_engine
+from caselog.workers.cli import app
+from caselog.workers.producers.simulation import simulate
+from caselog.workers.recording.batch import Recording
+from caselog.workers.roles.up import caselog_program
+from caselog.workers.servers.embedded import EmbeddedUrls
+from caselog.workers.servers.locate import redis_py_url
 
 CATALOGUE = ROOT.parent / "shared" / "catalogue" / "codes.json"
 RFC_3339_UTC = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
@@ -133,7 +133,7 @@ def test_help_imports_nothing_that_is_slow() -> None:
     """What makes `caselog --help` slow is imports; so none of what only a command's work needs is imported."""
     code = (
         "import sys; sys.argv = ['caselog', '--help']\n"
-        "from workers.cli import main\n"
+        "from caselog.workers.cli import main\n"
         "try: main()\n"
         "finally: print(*sorted({name.partition('.')[0] for name in sys.modules}), file=sys.stderr)"
     )

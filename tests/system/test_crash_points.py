@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from patience import DEADLINE_S
-from pipeline import Pipeline, created, event, eventually
-from proof import assert_verified
-from reference import fold_all
-from stored import assert_same, what_stands
+from support.oracle.proof import assert_verified
+from support.oracle.reference import fold_all
+from support.oracle.stored import assert_same, what_stands
+from support.processes.patience import DEADLINE_S
+from support.processes.pipeline import Pipeline, created, event, eventually
 
-from events.registry import BUNDLED_APPS, autodiscover
-from workers import crashing
-from workers.crashing import Point
-from workers.simulate import simulate
+from caselog.events.model.registry import BUNDLED_APPS, autodiscover
+from caselog.workers.process import crash_points
+from caselog.workers.process.crash_points import Point
+from caselog.workers.producers.simulation import simulate
 
 pytestmark = pytest.mark.slow
 
@@ -38,7 +38,7 @@ VICTIMS: dict[Point, str] = {
     "aggregator.committed": "tasks",
     "requeue.before_commit": "requeue",
     "requeue.committed": "requeue",
-    "reads.before_commit": "reads",  # tests/workers/test_reads.py
+    "reads.before_commit": "reads",  # tests/workers/access/test_reads.py
     "reads.committed": "reads",
     "rebuild.before_swap": "rebuild",
     "rebuild.in_swap": "rebuild",
@@ -51,7 +51,7 @@ COMMANDS = {"requeue": ("dead", "requeue", "--reason", "unknown_event", "--yes")
 
 
 def at(*roles: str) -> list[Point]:
-    return [point for point in crashing.POINTS if VICTIMS[point] in roles]
+    return [point for point in crash_points.POINTS if VICTIMS[point] in roles]
 
 
 def parts() -> list[list[dict[str, Any]]]:
@@ -176,5 +176,5 @@ def test_the_nth_visit_counts(redis_pipeline: Pipeline) -> None:
 
 
 def test_where_none_is_asked_for_a_point_is_an_empty_function() -> None:
-    crashing.arm("")
-    assert crashing.reach is crashing._go_on  # noqa: SLF001 - that it costs nothing is what there is to see
+    crash_points.arm("")
+    assert crash_points.reach is crash_points._go_on  # noqa: SLF001 - that it costs nothing is what there is to see

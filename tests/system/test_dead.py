@@ -14,19 +14,19 @@ from typing import Any
 
 import psycopg
 import pytest
-from children import start_child
-from patience import DEADLINE_S
-from pipeline import ROOT, Pipeline, created, event, eventually
 from redis import Redis
 from sqlalchemy import Engine
-from stored import body, count, dead_letters, dump
+from support.oracle.stored import body, count, dead_letters, dump
+from support.processes.patience import DEADLINE_S
+from support.processes.pipeline import ROOT, Pipeline, created, event, eventually
+from support.servers.children import start_child
 
-from schema import deadletters
-from schema.connection import make_engine
-from schema.deadletters import DeadLetter
-from workers.services import redis_py_url
-from workers.tasks import UPKEEP, Nudge
-from workers.up import caselog_program
+from caselog.schema.recording import dead_letters as deadletters
+from caselog.schema.recording.dead_letters import DeadLetter
+from caselog.schema.sessions.connection import make_engine
+from caselog.workers.roles.up import caselog_program
+from caselog.workers.servers.locate import redis_py_url
+from caselog.workers.tasks.actors import UPKEEP, Nudge
 
 HOSTILE = "\x1b]0;owned\x07[red]x[/red]\u202e\nfake row"
 

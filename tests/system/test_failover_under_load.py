@@ -8,10 +8,10 @@ from threading import Event, Thread
 
 import psycopg
 import pytest
-from address import Address
-from pipeline import Pipeline, created, eventually
-from served import Served
-from standby import Standby
+from support.processes.pipeline import Pipeline, created, eventually
+from support.processes.served import Served
+from support.servers.address import Address
+from support.servers.standby import Standby
 
 pytestmark = [pytest.mark.slow, pytest.mark.unproven]
 # Three times as many are published before anything happens.

@@ -10,8 +10,8 @@ from datetime import date, datetime
 from pathlib import Path
 
 import pytest
-from helpdesk_oracle import read
-from pipeline import ROOT, Pipeline
+from support.oracle.helpdesk_oracle import read
+from support.processes.pipeline import ROOT, Pipeline
 
 LOG = ROOT.parent / "shared" / "data" / "helpdesk.xes.gz"
 

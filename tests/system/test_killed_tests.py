@@ -11,11 +11,11 @@ from pathlib import Path
 
 import psutil
 import pytest
-from children import start_child
-from patience import DEADLINE_S
-from pipeline import eventually
+from support.processes.patience import DEADLINE_S
+from support.processes.pipeline import eventually
+from support.servers.children import start_child
 
-from workers.embedded import uninstall
+from caselog.workers.servers.embedded import uninstall
 
 ROOT = Path(__file__).parents[2]
 # What such a run has: the servers of the session, workers of a test's own, and a test that does not end.

@@ -9,9 +9,9 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from dead_ports import refusing
-from pipeline import Pipeline, created, event, eventually, lines
-from served import APP, Served, bearer
+from support.processes.pipeline import Pipeline, created, event, eventually, lines
+from support.processes.served import APP, Served, bearer
+from support.servers.dead_ports import refusing
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ from typing import Final
 
 import psycopg
 import pytest
-from pipeline import Pipeline, eventually
+from support.processes.pipeline import Pipeline, eventually
 
-from workers.simulate import simulate
+from caselog.workers.producers.simulation import simulate
 
 GROWING: Final = ["assignment", "callback", "case", "complaint", "log", "timer"]
 

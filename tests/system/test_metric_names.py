@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from pipeline import Pipeline, created, event, eventually
-from scrape import Page, Samples, value
+from support.processes.pipeline import Pipeline, created, event, eventually
+from support.processes.scrape import Page, Samples, value
 from test_grafana import expressions
 from test_kubernetes import OBJECTS
 from test_prometheus import ALERTS

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from typing import Final
 
 import pytest
-from browsing import DESKTOP, Visit, barriers, shoot
-from pipeline import Pipeline, created, event, eventually
 from playwright.sync_api import Browser, Page, expect
-from served import ANNA, Served, bearer
+from support.processes.browsing import DESKTOP, Visit, barriers, shoot
+from support.processes.pipeline import Pipeline, created, event, eventually
+from support.processes.served import ANNA, Served, bearer
 
 HEIGHT: Final = 812
 PHONES: Final = (320, 375)

@@ -6,10 +6,10 @@ import re
 from typing import Final
 
 import pytest
-from browsing import DESKTOP, LIVE_MS, PHONE, Visit, shoot
-from pipeline import Pipeline, created, event, eventually
 from playwright.sync_api import Browser, expect
-from served import Served
+from support.processes.browsing import DESKTOP, LIVE_MS, PHONE, Visit, shoot
+from support.processes.pipeline import Pipeline, created, event, eventually
+from support.processes.served import Served
 
 HOSTILE: Final = (
     '<img src=x onerror="document.title=1"><script>document.title="owned"</script>\x1b]0;x\x07\u202e' + "x" * 400

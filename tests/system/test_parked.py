@@ -10,17 +10,17 @@ from typing import Any
 
 import psycopg
 import pytest
-from pipeline import Pipeline, created, event
 from sqlalchemy import Engine
-from stored import body, count, dead_letters, dump
+from support.oracle.stored import body, count, dead_letters, dump
+from support.processes.pipeline import Pipeline, created, event
 
-from events.message import decode
-from events.registry import autodiscover, event_registry
-from schema import audit
-from schema.connection import make_engine
-from workers.recording import Recording
-from workers.roles import make_rules
-from workers.settings import load_settings
+from caselog.events.model.message import decode
+from caselog.events.model.registry import autodiscover, event_registry
+from caselog.schema.operations import audit
+from caselog.schema.sessions.connection import make_engine
+from caselog.workers.recording.assembly import make_rules
+from caselog.workers.recording.batch import Recording
+from caselog.workers.settings import load_settings
 
 
 @pytest.fixture

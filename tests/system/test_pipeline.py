@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from pipeline import Pipeline
-from reference import fold_all
-from stored import assert_same, dump, what_stands
+from support.oracle.reference import fold_all
+from support.oracle.stored import assert_same, dump, what_stands
+from support.processes.pipeline import Pipeline
 
 
 def test_what_is_published_twice_leaves_the_same_database_as_once_and_that_is_what_the_rules_say(

@@ -10,13 +10,13 @@ from typing import Final
 
 import psycopg
 import pytest
-from pgbouncer import PgBouncer
-from pipeline import Pipeline, created, eventually
-from read_only import lending_read_only_sessions
-from reference import fold_all
-from stored import assert_same, what_stands
+from support.oracle.reference import fold_all
+from support.oracle.stored import assert_same, what_stands
+from support.processes.pipeline import Pipeline, created, eventually
+from support.servers.pgbouncer import PgBouncer
+from support.servers.read_only import lending_read_only_sessions
 
-from workers.simulate import simulate
+from caselog.workers.producers.simulation import simulate
 
 # A row of each: what others say for a session of their own, and leave in whichever they had.
 LITTER: Final = (

@@ -12,17 +12,17 @@ from typing import Any
 
 import psycopg
 import pytest
-from children import start_child
-from patience import DEADLINE_S
-from proof import RULES, add_up_reports, assert_verified
-from stored import body, what_stands
+from support.oracle.proof import RULES, add_up_reports, assert_verified
+from support.oracle.stored import body, what_stands
+from support.processes.patience import DEADLINE_S
+from support.servers.children import start_child
 
-from events.message import decode
-from events.registry import autodiscover, event_registry
-from schema.connection import make_engine
-from workers.recording import Recording
-from workers.simulate import simulate
-from workers.up import caselog_program
+from caselog.events.model.message import decode
+from caselog.events.model.registry import autodiscover, event_registry
+from caselog.schema.sessions.connection import make_engine
+from caselog.workers.producers.simulation import simulate
+from caselog.workers.recording.batch import Recording
+from caselog.workers.roles.up import caselog_program
 
 HOSTILE = "\x1b[31m\u202ex"
 Caselog = Callable[..., "subprocess.CompletedProcess[str]"]

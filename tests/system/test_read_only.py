@@ -6,14 +6,14 @@ import json
 from time import monotonic
 
 import pytest
-from patience import allowance_s
-from pipeline import Pipeline, created, eventually
-from read_only import read_only_database
 from redis import Redis
-from served import Served
+from support.processes.patience import allowance_s
+from support.processes.pipeline import Pipeline, created, eventually
+from support.processes.served import Served
+from support.servers.read_only import read_only_database
 
-from workers.services import Services, redis_py_url
-from workers.waiting import NotRecorded, wait_until_recorded
+from caselog.workers.producers.wait import NotRecorded, wait_until_recorded
+from caselog.workers.servers.locate import Services, redis_py_url
 
 
 def reasons_for_waiting(said: str, goes_on: str, task: str | None = None) -> list[list[str]]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import psycopg
 import pytest
-from pipeline import Pipeline, created, eventually
 from sqlalchemy import MetaData, create_engine
+from support.processes.pipeline import Pipeline, created, eventually
 
-from events.outbox import Outbox, ddl
+from caselog.events.outbox import Outbox, ddl
 
 EVENTS = 8_000
 

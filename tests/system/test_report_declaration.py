@@ -12,28 +12,28 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from patience import DEADLINE_S
-from pipeline import ROOT, created, event
-from stored import body
+from support.oracle.stored import body
+from support.processes.patience import DEADLINE_S
+from support.processes.pipeline import ROOT, created, event
 
-from events.message import decode
-from events.registry import autodiscover, event_registry
-from events.resolve import Rules
-from schema.connection import make_engine
-from workers.recording import Recording
-from workers.settings import load_settings
+from caselog.events.folding.resolve import Rules
+from caselog.events.model.message import decode
+from caselog.events.model.registry import autodiscover, event_registry
+from caselog.schema.sessions.connection import make_engine
+from caselog.workers.recording.batch import Recording
+from caselog.workers.settings import load_settings
 
 EXAMPLE = re.compile(r"```python\n# schema/reports/declarations/(\w+)\.py\n(.*?)```", re.DOTALL)
 # What a worker and the command line do, in the copy's own modules.
 RECORD = """
 import sys, json
-from events.message import decode
-from events.registry import autodiscover, event_registry
-from events.resolve import Rules
-from schema.connection import make_engine
-from workers.aggregating import add_up_reports
-from workers.recording import Recording
-from workers.settings import load_settings
+from caselog.events.model.message import decode
+from caselog.events.model.registry import autodiscover, event_registry
+from caselog.events.folding.resolve import Rules
+from caselog.schema.sessions.connection import make_engine
+from caselog.workers.tasks.aggregator import add_up_reports
+from caselog.workers.recording.batch import Recording
+from caselog.workers.settings import load_settings
 settings = load_settings()
 autodiscover()
 rules = Rules(zone=settings.zone)
@@ -74,7 +74,7 @@ def test_a_report_that_is_added_as_one_file_counts_past_and_future_events(copy: 
 
     def told(*arguments: str) -> Counter[tuple[str, str]]:
         span = ("--from", "2026-03-01", "--to", "2026-03-31")
-        lines = run("-m", "workers.cli", "report", "complaints_made", *span, "--json", *arguments).splitlines()
+        lines = run("-m", "caselog.workers.cli", "report", "complaints_made", *span, "--json", *arguments).splitlines()
         rows = [json.loads(line) for line in lines]
         return Counter({(row["day"], row["category"]): row["made"] for row in rows})
 
@@ -91,14 +91,14 @@ def test_a_report_that_is_added_as_one_file_counts_past_and_future_events(copy: 
     Recording(engine, event_registry, rules).record([decode(body(one)) for one in complained("AB-1", 2)])
     engine.dispose()
     assert told() == Counter()
-    run("-m", "workers.cli", "rebuild", "reports")
+    run("-m", "caselog.workers.cli", "rebuild", "reports")
     assert told() == {("2026-03-02", "debt"): 1}
     later = "".join(body(one).decode() + "\n" for one in (*complained("AB-2", 2), *complained("AB-3", 9)))
     run("-c", RECORD, stdin=later)
     assert told() == {("2026-03-02", "debt"): 2, ("2026-03-09", "debt"): 1}
     assert told("--where", "category=family") == Counter()
-    described = json.loads(run("-m", "workers.cli", "report", "complaints_made", "--describe", "--json"))
+    described = json.loads(run("-m", "caselog.workers.cli", "report", "complaints_made", "--describe", "--json"))
     assert [column["column"] for column in described["columns"]] == ["day", "category", "made"]
-    run("-m", "workers.cli", "verify")
-    run("-m", "workers.cli", "rebuild", "reports")
+    run("-m", "caselog.workers.cli", "verify")
+    run("-m", "caselog.workers.cli", "rebuild", "reports")
     assert told() == {("2026-03-02", "debt"): 2, ("2026-03-09", "debt"): 1}

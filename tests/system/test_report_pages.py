@@ -11,15 +11,15 @@ from typing import Any, Final
 
 import httpx
 import pytest
-from browsing import barriers
-from patience import DEADLINE_S
-from pipeline import Pipeline, created, event, eventually
 from playwright.sync_api import Browser, BrowserContext, Page, Response
-from recorded import printed, recorded
+from support.processes.browsing import barriers
+from support.processes.patience import DEADLINE_S
+from support.processes.pipeline import Pipeline, created, event, eventually
+from support.processes.recorded import printed, recorded
 
-from schema.reports.finding import REPORTS
-from workers.cells import label
-from workers.simulate import simulate
+from caselog.schema.reports.catalogue import REPORTS
+from caselog.workers.producers.simulation import simulate
+from caselog.workers.rows.text import label
 
 HOSTILE: Final = '</td><script>document.title="owned"</script><img src="http://x.example/">'
 EVENTS: Final = [
@@ -128,7 +128,7 @@ def visit(browser: Browser, site: str) -> Iterator[Visitor]:
 
 
 def shown(value: Any) -> str:
-    """A value of JSON lines as the page is to show it: this and `workers.cells` were written apart."""
+    """A value of JSON lines as the page is to show it: this and workers/web/reports/cells.py were written apart."""
     if value is None:
         return ""
     if isinstance(value, bool):

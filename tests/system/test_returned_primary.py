@@ -5,20 +5,20 @@ from __future__ import annotations
 import json
 
 import pytest
-from installed import Installation, cases, installed
-from own_postgres import OwnPostgres
-from pipeline import eventually
 from sqlalchemy.exc import DBAPIError
+from support.processes.installed import Installation, cases, installed
+from support.processes.pipeline import eventually
+from support.servers.own_postgres import OwnPostgres
 
-from schema import hosts
-from schema.connection import fence_of, make_engine
-from workers.continuity import State
-from workers.health import Health
-from workers.losses import Losses
-from workers.remembering import RUNS, STATE, read_memory
-from workers.services import Services
-from workers.settings import Settings
-from workers.up import _migrate
+from caselog.schema.sessions import hosts
+from caselog.schema.sessions.connection import fence_of, make_engine
+from caselog.workers.continuity.comparison import State
+from caselog.workers.continuity.losses import Losses
+from caselog.workers.continuity.memory import RUNS, STATE, read_memory
+from caselog.workers.health.checks import Health
+from caselog.workers.roles.up import _migrate
+from caselog.workers.servers.locate import Services
+from caselog.workers.settings import Settings
 
 
 def forget_hosts() -> None:

@@ -13,12 +13,12 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
-from children import start_child
-from patience import DEADLINE_S
-from pipeline import ROOT, Pipeline, created, eventually
 from redis import Redis
+from support.processes.patience import DEADLINE_S
+from support.processes.pipeline import ROOT, Pipeline, created, eventually
+from support.servers.children import start_child
 
-from workers.local_redis import find_redis_server
+from caselog.workers.servers.redis import find_redis_server
 
 PIECES = ("Zq7X", "Wv9K", "zq7x", "wv9k")
 ALL_AT_ONCE = "Zq7X/@:?#%[] ;&=+'\"\\Wv9Kß" + "Zq7X" * 200
@@ -191,8 +191,8 @@ def test_an_unexpected_error_is_a_traceback_without_passwords() -> None:
     """Whichever thread it ends, and at whatever is read of a chain of causes."""
     program = """
 import sys, threading
-from workers import cli
-from events import credentials
+from caselog.workers import cli
+from caselog.events import credentials
 credentials.keep(["Zq7X Wv9K"])
 def fail():
     try:
@@ -216,8 +216,8 @@ def test_a_log_line_and_its_traceback_have_no_password(*, is_terminal: bool) -> 
     """Nor the values of variables, which some tracebacks show; libraries' own lines likewise."""
     program = r"""
 import logging
-from events import credentials
-from workers.logs import configure_logs, get_logger
+from caselog.events import credentials
+from caselog.workers.process.logs import configure_logs, get_logger
 configure_logs("x")
 credentials.keep(["Zq7X Wv9K"])
 password = url = "postgresql://a:Zq7X/Wv9K@db/x"

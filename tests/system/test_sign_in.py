@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from browsing import LIVE_MS, PHONE, Visit, shoot
-from pipeline import Pipeline, eventually
 from playwright.sync_api import Browser, expect
-from served import Served
+from support.processes.browsing import LIVE_MS, PHONE, Visit, shoot
+from support.processes.pipeline import Pipeline, eventually
+from support.processes.served import Served
 
 READER = "reader-reader-reader-reader"
 BOUND = "bound-bound-bound-bound-bound"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from threading import Thread
 
 import psycopg
-from installed import installed
-from own_postgres import OwnPostgres
-from pipeline import eventually
+from support.processes.installed import installed
+from support.processes.pipeline import eventually
+from support.servers.own_postgres import OwnPostgres
 
 
 def test_commits_that_wait_for_a_standby_that_is_away_are_named(database_url: str, redis_url: str) -> None:

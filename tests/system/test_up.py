@@ -16,21 +16,21 @@ from pathlib import Path
 import psutil
 import psycopg
 import pytest
-from children import start_child
-from patience import DEADLINE_S
+from support.processes.patience import DEADLINE_S
+from support.servers.children import start_child
 
-from workers.embedded import locate, uninstall
-from workers.local_redis import find_redis_server
-from workers.up import caselog_program
+from caselog.workers.roles.up import caselog_program
+from caselog.workers.servers.embedded import locate, uninstall
+from caselog.workers.servers.redis import find_redis_server
 
 REDIS = Path(find_redis_server()).name
 # The command line's part in a few lines: run_up with children of the test's own, an error as one line and status 1.
 UP = """
 import json, sys
-from events.errors import CaselogError
-from workers.settings import load_settings
-from workers.supervisor import Command
-from workers.up import run_up
+from caselog.events.errors import CaselogError
+from caselog.workers.settings import load_settings
+from caselog.workers.process.supervisor import Command
+from caselog.workers.roles.up import run_up
 try:
     sys.exit(run_up(load_settings(), False, [Command(*child) for child in json.loads(sys.argv[1])]))
 except CaselogError as error:

@@ -6,16 +6,16 @@ from collections.abc import Iterator
 
 import fsspec
 import pytest
-from bucket import Bucket
+from support.servers.bucket import Bucket
 
-from workers import export_target
+from caselog.workers.rows import targets
 
 
 @pytest.fixture
 def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Bucket]]:
     """The store behind `bucket://`, empty, and open."""
     fsspec.register_implementation("bucket", Bucket, clobber=True)
-    monkeypatch.setattr(export_target, "STORES", (*export_target.STORES, "bucket"))
+    monkeypatch.setattr(targets, "STORES", (*targets.STORES, "bucket"))
     Bucket.empty()
     yield Bucket
     Bucket.empty()

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from events.errors import SettingsError
-from events.registry import BUNDLED_APPS
-from workers.settings import Settings, child_environment, load_settings, shown
+from caselog.events.errors import SettingsError
+from caselog.events.model.registry import BUNDLED_APPS
+from caselog.workers.settings import Settings, child_environment, load_settings, shown
 
 
 @pytest.fixture(autouse=True)
@@ -139,8 +139,8 @@ def test_an_empty_url_is_none_and_so_is_one_that_is_not_set(monkeypatch: pytest.
 
 
 def test_lists_are_separated_by_commas_and_spaces_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CASELOG_APPS", " examples.helpdesk , events.apps.timer,, ")
-    assert load_settings().apps == ("examples.helpdesk", "events.apps.timer")
+    monkeypatch.setenv("CASELOG_APPS", " examples.helpdesk , caselog.events.apps.timer,, ")
+    assert load_settings().apps == ("examples.helpdesk", "caselog.events.apps.timer")
 
 
 def test_variables_that_are_no_settings_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:

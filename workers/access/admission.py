@@ -9,7 +9,8 @@ from typing import Any, Final
 import msgspec
 from litestar.datastructures import Cookie
 
-from workers.access import (
+from caselog.workers.access.callers import NOBODY, Caller, Need, Way, set_caller
+from caselog.workers.access.refusals import (
     AnyRequest,
     Attempts,
     Refusal,
@@ -20,12 +21,11 @@ from workers.access import (
     too_many,
     where,
 )
-from workers.callers import NOBODY, Caller, Need, Way, set_caller
-from workers.hosts import asked_name, is_ours
-from workers.logs import get_logger
-from workers.session import Sessions
-from workers.settings import Settings
-from workers.tokens import Token, TokenRole
+from caselog.workers.access.sessions import Sessions
+from caselog.workers.policy.host_names import asked_name, is_ours
+from caselog.workers.policy.tokens import Token, TokenRole
+from caselog.workers.process.logs import get_logger
+from caselog.workers.settings import Settings
 
 _SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _CHALLENGE: Final = {"www-authenticate": 'Bearer realm="caselog"'}

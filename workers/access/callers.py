@@ -7,8 +7,8 @@ from typing import Final
 
 import msgspec
 
-from workers.access import AnyRequest
-from workers.tokens import Grant, TokenRole
+from caselog.workers.access.refusals import AnyRequest
+from caselog.workers.policy.tokens import Grant, TokenRole
 
 NEEDS: Final = "needs"
 """The name under which a route declares its `Need`: `@route("/x", needs=Need.READER)`."""

@@ -21,14 +21,14 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from sqlalchemy import Engine
 
-from schema import reads
-from schema.audit import storable
-from schema.reads import Kept
-from workers import crashing
-from workers.access import AnyRequest
-from workers.callers import Caller, Way
-from workers.logs import get_logger
-from workers.services import redis_py_url
+from caselog.schema.operations import reads
+from caselog.schema.operations.audit import storable
+from caselog.schema.operations.reads import Kept
+from caselog.workers.access.callers import Caller, Way
+from caselog.workers.access.refusals import AnyRequest
+from caselog.workers.process import crash_points
+from caselog.workers.process.logs import get_logger
+from caselog.workers.servers.locate import redis_py_url
 
 STREAM: Final = "caselog:reads"
 MOVED_AT_ONCE: Final = 1000
@@ -164,8 +164,8 @@ def move_reads(client: redis.Redis, engine: Engine) -> int:
     with engine.begin() as db:
         reads.keep(db, kept)
         reads.count(db, counted)
-        crashing.reach("reads.before_commit")
-    crashing.reach("reads.committed")
+        crash_points.reach("reads.before_commit")
+    crash_points.reach("reads.committed")
     client.xdel(STREAM, *(stream_id for stream_id, _ in found))
     return len(found)
 

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from litestar import Request
 from litestar.exceptions import HTTPException
 
-from workers.logs import get_logger
+from caselog.workers.process.logs import get_logger
 
 ATTEMPTS_MAX: Final = 10
 ATTEMPTS_WITHIN_S: Final = 60.0

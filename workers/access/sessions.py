@@ -10,8 +10,8 @@ from typing import Final
 
 from litestar.datastructures import Cookie
 
-from workers.access import AnyRequest
-from workers.tokens import Token, TokenRole, Tokens
+from caselog.workers.access.refusals import AnyRequest
+from caselog.workers.policy.tokens import Token, TokenRole, Tokens
 
 COOKIE: Final = "caselog_session"
 LIFE_S: Final = 8 * 3600

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from workers.output import print_table, write_rows
+from caselog.workers.rows.output import print_table, write_rows
 
 audit = typer.Typer(help="The audit: who did what by hand, when and why.", no_args_is_help=True)
 
@@ -44,10 +44,10 @@ def audit_list(
     json: Annotated[bool, typer.Option("--json", help="Print JSON lines.")] = False,
 ) -> None:
     """List what was done by hand, and who read of cases (--action case.read), newest first."""
-    from schema.audit import AuditEntry, list_audit
-    from workers.commands.database import reading
-    from workers.moments import beginning, moment
-    from workers.settings import load_settings
+    from caselog.schema.operations.audit import AuditEntry, list_audit
+    from caselog.workers.commands.database import reading
+    from caselog.workers.rows.timestamps import beginning, moment
+    from caselog.workers.settings import load_settings
 
     zone = load_settings().zone
     columns = AuditEntry.__struct_fields__

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from workers.formats import Format, RowFormat
-from workers.output import print_table, write_json, write_rows
+from caselog.workers.rows.formats import Format, RowFormat
+from caselog.workers.rows.output import print_table, write_json, write_rows
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-    from schema.report_exports import Export
-    from schema.reports.reading import Reading
-    from workers.settings import Settings
+    from caselog.schema.operations.background_exports import Export
+    from caselog.schema.reports.reading import Reading
+    from caselog.workers.settings import Settings
 
 ExportId = Annotated[int, typer.Argument(metavar="ID", help="Its id, from caselog exports list.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -42,11 +42,11 @@ def exports_list(
     json: Annotated[bool, typer.Option("--json", help="Print JSON lines.")] = False,
 ) -> None:
     """List exports, newest first, with how far each is."""
-    from schema import report_exports
-    from workers.commands.database import reading
+    from caselog.schema.operations import background_exports
+    from caselog.workers.commands.database import reading
 
     with reading() as db:
-        found = [_facts(export) for export in report_exports.list_exports(db, limit=limit)]
+        found = [_facts(export) for export in background_exports.list_exports(db, limit=limit)]
     if json:
         write_rows(sys.stdout.buffer, FACTS, ([facts[name] for name in FACTS] for facts in found), "jsonl")
         return
@@ -65,7 +65,7 @@ def exports_show(
     json: Json = False,
 ) -> None:
     """Show an export: what was asked, how far it is, where it lies, why it failed."""
-    from workers.commands.database import writing
+    from caselog.workers.commands.database import writing
 
     with writing() as (_, engine):
         export = _wait_for(engine, export_id) if wait else _look_at(engine, export_id)
@@ -89,12 +89,12 @@ def exports_delete(
 
     The audit keeps who did so and why, and the list that there was one. Exit 1 where there is none, or none any more.
     """
-    from schema import report_exports
-    from workers.commands.database import writing
+    from caselog.schema.operations import background_exports
+    from caselog.workers.commands.database import writing
 
     with writing() as (settings, engine):
         with engine.begin() as db:
-            export = report_exports.delete(db, export_id, who=settings.who, why=why)
+            export = background_exports.delete(db, export_id, who=settings.who, why=why)
         _nudge(settings)
     if json:
         write_json(_facts(export))
@@ -121,10 +121,10 @@ def ask_for(reading: Reading, *, form: str, to_url: str | None) -> None:
 
     And `Withheld` where the report would be wrong.
     """
-    from schema import report_exports
-    from schema.outdated import refuse_outdated
-    from workers.commands.database import writing
-    from workers.export_target import open_target, plain_url, refuse_outside
+    from caselog.schema.operations import background_exports
+    from caselog.schema.recording.outdated import refuse_outdated
+    from caselog.workers.commands.database import writing
+    from caselog.workers.rows.targets import open_target, plain_url, refuse_outside
 
     with writing() as (settings, engine):
         target = settings.exports if to_url is None else plain_url(to_url)
@@ -132,7 +132,7 @@ def ask_for(reading: Reading, *, form: str, to_url: str | None) -> None:
         open_target(target)
         with engine.begin() as db:
             refuse_outdated(db)
-            export = report_exports.request(db, reading, form=form, target=target, who=settings.who)
+            export = background_exports.request(db, reading, form=form, target=target, who=settings.who)
         _nudge(settings)
     sys.stdout.write(f"export {export.id} is queued: {_facts(export)['file']}\n")
     sys.stderr.write(f"See how far it is with: caselog exports show {export.id} --wait\n")
@@ -145,8 +145,8 @@ FACTS = (
 
 
 def _facts(export: Export) -> dict[str, Any]:
-    from workers.export_target import location
-    from workers.output import rfc3339
+    from caselog.workers.rows.output import rfc3339
+    from caselog.workers.rows.targets import location
 
     asked = export.parameters
     return {
@@ -164,15 +164,15 @@ def _facts(export: Export) -> dict[str, Any]:
 
 
 def _look_at(engine: Engine, export_id: int) -> Export:
-    from schema import report_exports
+    from caselog.schema.operations import background_exports
 
     with engine.connect() as db:
-        return report_exports.get_export(db, export_id)
+        return background_exports.get_export(db, export_id)
 
 
 def _wait_for(engine: Engine, export_id: int) -> Export:
     """The export once it is over. Says where nobody seems to work on it."""
-    from workers.progress import counting
+    from caselog.workers.terminal.progress import counting
 
     doubtful_s = time.monotonic() + PATIENCE_S
     with counting(f"export {export_id}: rows", None) as advance:
@@ -189,10 +189,10 @@ def _wait_for(engine: Engine, export_id: int) -> Export:
 
 def _nudge(settings: Settings) -> None:
     """Ask a tasks worker to look now; where that is not possible, it looks within a second or two."""
-    from events.errors import SettingsError
-    from workers.roles import make_redis
-    from workers.services import find_services
-    from workers.tasks import EXPORT, Nudge
+    from caselog.events.errors import SettingsError
+    from caselog.workers.servers.locate import find_services
+    from caselog.workers.servers.redis_client import make_redis
+    from caselog.workers.tasks.actors import EXPORT, Nudge
 
     with suppress(SettingsError):
         Nudge(make_redis(find_services(settings)))(EXPORT)

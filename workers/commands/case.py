@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from workers.output import print_table, rfc3339, write_json
+from caselog.workers.rows.output import print_table, rfc3339, write_json
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-    from events.history import History
-    from schema.history import Part
+    from caselog.events.folding.case_history import History
+    from caselog.schema.operations.case_logs import Part
 
 MOST_FOUND = 1000
 
@@ -43,7 +43,7 @@ def add_to(app: typer.Typer) -> None:
 
 def case(reference: Reference, *, as_of: AsOf = None, known_at: KnownAt = None, json: Json = False) -> None:
     """Show a case as it is, or as it was: folded again from what had happened, or was known, at a moment."""
-    from workers.commands.database import known_case, reading, waits_for
+    from caselog.workers.commands.database import known_case, reading, waits_for
 
     with reading() as db:
         if as_of is None and known_at is None:
@@ -60,8 +60,8 @@ def case(reference: Reference, *, as_of: AsOf = None, known_at: KnownAt = None, 
 
 def log(reference: Reference, *, json: Json = False) -> None:
     """Show the whole log of a case, in order; why an entry is without effect stands beside it."""
-    from schema.exports import case_log
-    from workers.commands.database import known_case, reading, waits_for
+    from caselog.schema.operations.table_exports import case_log
+    from caselog.workers.commands.database import known_case, reading, waits_for
 
     with reading() as db:
         known_case(db, reference)
@@ -79,8 +79,8 @@ def log(reference: Reference, *, json: Json = False) -> None:
 
 def explain(reference: Reference, *, as_of: AsOf = None, known_at: KnownAt = None, json: Json = False) -> None:
     """Show each column of a case with its value, the log entry that last set it, and the rule in words."""
-    from events.wording import rule_in_words
-    from workers.commands.database import known_case, reading, waits_for
+    from caselog.events.folding.rules_in_words import rule_in_words
+    from caselog.workers.commands.database import known_case, reading, waits_for
 
     with reading() as db:
         history, part = _history(db, reference, as_of, known_at)
@@ -136,8 +136,8 @@ def search(
 
     Best matches first. A shorter text is looked for at the beginning only.
     """
-    from schema.search import COLUMNS, SHORTEST_PART, search_cases
-    from workers.commands.database import reading
+    from caselog.schema.operations.search import COLUMNS, SHORTEST_PART, search_cases
+    from caselog.workers.commands.database import reading
 
     with reading() as db:
         found = search_cases(db, text, limit)
@@ -157,15 +157,15 @@ def search(
 
 def _history(db: Connection, reference: str, as_of: str | None, known_at: str | None) -> tuple[History, Part]:
     """The case's history up to the moments, and the part of the log that it is folded from."""
-    from events.errors import CaselogError
-    from events.history import case_history
-    from events.registry import autodiscover, event_registry
-    from schema.definitions import retire_unregistered
-    from schema.history import case_part
-    from workers.commands.database import known_case
-    from workers.moments import moment
-    from workers.roles import make_rules
-    from workers.settings import load_settings
+    from caselog.events.errors import CaselogError
+    from caselog.events.folding.case_history import case_history
+    from caselog.events.model.registry import autodiscover, event_registry
+    from caselog.schema.operations.case_logs import case_part
+    from caselog.schema.recording.definitions import retire_unregistered
+    from caselog.workers.commands.database import known_case
+    from caselog.workers.recording.assembly import make_rules
+    from caselog.workers.rows.timestamps import moment
+    from caselog.workers.settings import load_settings
 
     settings = load_settings()
     happened = None if as_of is None else moment(as_of, settings.zone, "--as-of")
@@ -196,7 +196,7 @@ def _not_there_yet(
 
 def _columns(history: History, part: Part) -> dict[str, Any]:
     """The case's columns by name; `modified_at` is when the last of the entries was recorded."""
-    from schema.exports import EXPORTS
+    from caselog.schema.operations.table_exports import EXPORTS
 
     last = max(part.recorded_at.values())
     return {name: last if name == "modified_at" else getattr(history.case, name) for name in EXPORTS["cases"].columns}

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from workers.output import print_table, write_json, write_rows
+from caselog.workers.rows.output import print_table, write_json, write_rows
 
 if TYPE_CHECKING:
-    from workers.losses import Found
+    from caselog.workers.continuity.losses import Found
 
 continuity = typer.Typer(help="Whether all is there that was recorded, after a failover or a restore of the database.")
 
@@ -42,7 +42,7 @@ def show(
     """
     if context.invoked_subcommand is not None:
         return
-    from workers.commands.database import losses
+    from caselog.workers.commands.database import losses
 
     with losses() as (_, _, _, found):
         look = found.look(looked_up=None)
@@ -74,11 +74,11 @@ def acknowledge(
 
     Written down in the audit. The check continuity turns green; what is lost from here on turns it red again.
     """
-    from events.errors import CaselogError
-    from schema import audit
-    from workers.commands.database import losses
-    from workers.continuity import State
-    from workers.remembering import acknowledge as settle
+    from caselog.events.errors import CaselogError
+    from caselog.schema.operations import audit
+    from caselog.workers.commands.database import losses
+    from caselog.workers.continuity.comparison import State
+    from caselog.workers.continuity.memory import acknowledge as settle
 
     if not why.strip():
         raise typer.BadParameter("give the reason: whoever misses the events will want it", param_hint="--why")
@@ -112,7 +112,7 @@ def _with_state(look: Found) -> str:
 def _told(look: Found) -> dict[str, Any]:
     from datetime import UTC, datetime
 
-    from workers.output import rfc3339
+    from caselog.workers.rows.output import rfc3339
 
     def moment(at_ms: int | None) -> str | None:
         return None if at_ms is None else rfc3339(datetime.fromtimestamp(at_ms / 1000, UTC))

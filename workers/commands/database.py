@@ -7,16 +7,16 @@ from contextlib import contextmanager, suppress
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
-from events.phrases import count_of
+from caselog.events.phrases import count_of
 
 if TYPE_CHECKING:
     from redis import Redis
     from sqlalchemy import Connection, Engine
 
-    from schema.fencing import Fence
-    from workers.counting import Counting
-    from workers.losses import Losses
-    from workers.settings import Settings
+    from caselog.schema.sessions.fencing import Fence
+    from caselog.workers.continuity.counting import Counting
+    from caselog.workers.continuity.losses import Losses
+    from caselog.workers.settings import Settings
 
 
 @contextmanager
@@ -26,10 +26,10 @@ def reading() -> Iterator[Connection]:
     Of a list of servers one that Redis knows to be fenced off is passed over; one that is named alone is read as it is,
     also an old primary. Where Redis does not answer within a second or so, nobody knows of any.
     """
-    from schema.connection import fence_of, make_engine
-    from schema.database_url import driver_url, has_several_hosts
-    from workers.services import find_database_url
-    from workers.settings import load_settings
+    from caselog.schema.sessions.connection import fence_of, make_engine
+    from caselog.schema.sessions.database_url import driver_url, has_several_hosts
+    from caselog.workers.servers.locate import find_database_url
+    from caselog.workers.settings import load_settings
 
     settings = load_settings()
     url = find_database_url(settings)
@@ -50,13 +50,13 @@ def writing() -> Iterator[tuple[Settings, Engine]]:
     A server that Redis knows to be fenced off is not written to, and Redis is told of one that it did not know; where
     Redis is away, nobody knows of any.
     """
-    from schema.connection import fence_of, make_engine
-    from workers import crashing
-    from workers.services import find_database_url
-    from workers.settings import load_settings
+    from caselog.schema.sessions.connection import fence_of, make_engine
+    from caselog.workers.process import crash_points
+    from caselog.workers.servers.locate import find_database_url
+    from caselog.workers.settings import load_settings
 
     settings = load_settings()
-    crashing.arm(settings.crash_at)
+    crash_points.arm(settings.crash_at)
     engine = make_engine(find_database_url(settings), application="caselog command")
     is_there = _learn(settings, fence_of(engine))
     try:
@@ -75,11 +75,11 @@ def losses() -> Iterator[tuple[Settings, Engine, Redis, Losses]]:
     """
     from sqlalchemy.exc import DBAPIError
 
-    from schema.connection import fence_of, make_engine
-    from schema.fencing import OlderTimeline
-    from workers.losses import Losses
-    from workers.services import find_database_url
-    from workers.settings import load_settings
+    from caselog.schema.sessions.connection import fence_of, make_engine
+    from caselog.schema.sessions.fencing import OlderTimeline
+    from caselog.workers.continuity.losses import Losses
+    from caselog.workers.servers.locate import find_database_url
+    from caselog.workers.settings import load_settings
 
     settings = load_settings()
     engine = make_engine(find_database_url(settings), application="caselog command")
@@ -101,7 +101,7 @@ def losses() -> Iterator[tuple[Settings, Engine, Redis, Losses]]:
 
 def known_fence(settings: Settings) -> Fence:
     """The timelines that Redis knows of, for who writes on connections of its own; of none where it is away."""
-    from schema.fencing import Fence
+    from caselog.schema.sessions.fencing import Fence
 
     fence = Fence()
     _learn(settings, fence)
@@ -112,8 +112,8 @@ def _learn(settings: Settings, fence: Fence) -> bool:
     """Have the fence know what Redis does; whether Redis answered."""
     from redis import RedisError
 
-    from events.errors import SettingsError
-    from workers.remembering import read_memory
+    from caselog.events.errors import SettingsError
+    from caselog.workers.continuity.memory import read_memory
 
     with suppress(RedisError, SettingsError), redis_of(settings) as client:
         read_memory(client, fence)
@@ -125,7 +125,7 @@ def _tell(settings: Settings, fence: Fence) -> None:
     """Have Redis know which server this command met."""
     from redis import RedisError
 
-    from workers.remembering import tell_server
+    from caselog.workers.continuity.memory import tell_server
 
     with suppress(RedisError), redis_of(settings) as client:
         tell_server(client, fence)
@@ -133,18 +133,18 @@ def _tell(settings: Settings, fence: Fence) -> None:
 
 def redis_of(settings: Settings) -> Redis:
     """A client that gives up soon. Raises `SettingsError` where no Redis is known."""
-    from workers.services import find_redis_url
-    from workers.totals import impatient
+    from caselog.workers.servers.locate import find_redis_url
+    from caselog.workers.servers.redis_client import impatient
 
     return impatient(find_redis_url(settings))
 
 
 def counting_of(settings: Settings, engine: Engine) -> Counting | None:
     """What a command records is remembered, too; None where no Redis is known."""
-    from events.errors import SettingsError
-    from schema.connection import fence_of
-    from workers.counting import Counting
-    from workers.remembering import Memory
+    from caselog.events.errors import SettingsError
+    from caselog.schema.sessions.connection import fence_of
+    from caselog.workers.continuity.counting import Counting
+    from caselog.workers.continuity.memory import Memory
 
     try:
         return Counting(Memory(redis_of(settings), fence_of(engine)))
@@ -154,8 +154,8 @@ def counting_of(settings: Settings, engine: Engine) -> Counting | None:
 
 def known_case(db: Connection, reference: str) -> dict[str, Any]:
     """The case's columns by name. Raises `CaselogError` where there is no such case."""
-    from events.errors import CaselogError
-    from schema.exports import get_case
+    from caselog.events.errors import CaselogError
+    from caselog.schema.operations.table_exports import get_case
 
     found = get_case(db, reference)
     if found is None:
@@ -167,9 +167,9 @@ def known_case(db: Connection, reference: str) -> dict[str, Any]:
 
 def waits_for(db: Connection, reference: str) -> str | None:
     """That events wait for this case, since when, until when at most, and how to list them; None where none does."""
-    from schema.waiting import by_case
-    from workers.output import rfc3339
-    from workers.settings import load_settings
+    from caselog.schema.operations.parked_queries import by_case
+    from caselog.workers.rows.output import rfc3339
+    from caselog.workers.settings import load_settings
 
     found = by_case(db, give_up_s=load_settings().parked_give_up_s, case=reference)
     if not found:

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from events.phrases import count_of
-from workers.formats import Format, RowFormat, write
-from workers.output import output_to, print_table, write_json
+from caselog.events.phrases import count_of
+from caselog.workers.rows.formats import Format, RowFormat, write
+from caselog.workers.rows.output import output_to, print_table, write_json
 
 if TYPE_CHECKING:
-    from events.codes import Code
+    from caselog.events.model.codes import Code
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 # What looks like a URL, once it has been made a path: it would be a file of that name, and repeated where it fails.
@@ -54,10 +54,10 @@ def export(
     bom: Bom = False,
 ) -> None:
     """Export all rows, streamed. Timestamps are RFC 3339 in UTC. What CSV and Parquet do to values: docs/reports.md."""
-    from schema import audit
-    from schema.exports import get_export, stream_export
-    from workers.commands.database import reading, writing
-    from workers.progress import counting
+    from caselog.schema.operations import audit
+    from caselog.schema.operations.table_exports import get_export, stream_export
+    from caselog.workers.commands.database import reading, writing
+    from caselog.workers.terminal.progress import counting
 
     chosen = get_export(what)
     check_form(form, output, bom=bom)
@@ -87,9 +87,9 @@ def codes(
     ] = False,
 ) -> None:
     """Show the registered codes, by key and in their order."""
-    from events.codes import Role
-    from events.registry import autodiscover, event_registry
-    from workers.settings import load_settings
+    from caselog.events.model.codes import Role
+    from caselog.events.model.registry import autodiscover, event_registry
+    from caselog.workers.settings import load_settings
 
     autodiscover(load_settings().apps)
     if key is not None and not check:  # a key that was removed is what a check may be after
@@ -114,10 +114,10 @@ def codes(
 
 def _check_codes(key: str | None, *, json: bool) -> None:
     """Print what was removed or contradicted, one line a code; exit 1 where there is any."""
-    from events.registry import event_registry
-    from events.retired import check
-    from schema.definitions import used_codes
-    from workers.commands.database import reading
+    from caselog.events.folding.retired_codes import check
+    from caselog.events.model.registry import event_registry
+    from caselog.schema.recording.definitions import used_codes
+    from caselog.workers.commands.database import reading
 
     with reading() as db:
         used = [use for use in used_codes(db) if key is None or use.key == key]

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from workers.output import print_table, write_json
+from caselog.workers.rows.output import print_table, write_json
 
 if TYPE_CHECKING:
-    from workers.settings import Settings
+    from caselog.workers.settings import Settings
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -26,9 +26,9 @@ def ping(
     json: Json = False,
 ) -> None:
     """Ask the status worker through the broker; exit 0 when all is well."""
-    from workers.ping import ping as ask
-    from workers.services import find_broker_url
-    from workers.settings import load_settings
+    from caselog.workers.health.ping import ping as ask
+    from caselog.workers.servers.locate import find_broker_url
+    from caselog.workers.settings import load_settings
 
     answer = ask(find_broker_url(load_settings()), timeout)
     checks = answer["checks"]
@@ -63,7 +63,7 @@ def settings(
     json: Json = False,
 ) -> None:
     """Show the settings in force, secrets masked, and which of them the environment sets."""
-    from workers.settings import load_settings, shown
+    from caselog.workers.settings import load_settings, shown
 
     if broker_url:
         _print_broker_url(load_settings())
@@ -77,9 +77,9 @@ def settings(
 
 def _print_broker_url(settings: Settings) -> None:
     """That of the embedded Redis where none is set. Raises `SettingsError` where it holds a password."""
-    from events.errors import SettingsError
-    from events.urls import passwords_of
-    from workers.services import find_broker_url
+    from caselog.events.errors import SettingsError
+    from caselog.events.transport.urls import passwords_of
+    from caselog.workers.servers.locate import find_broker_url
 
     url = find_broker_url(settings)
     if passwords_of(url):

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Annotated, BinaryIO, Final
 
 import typer
 
-from events.phrases import count_of
+from caselog.events.phrases import count_of
 
 if TYPE_CHECKING:
-    from events.publisher import Publisher
-    from workers.settings import Settings
+    from caselog.events.transport.publisher import Publisher
+    from caselog.workers.settings import Settings
 
 # Of a broker that was never reached, who waits at a terminal wants to know. After a cut, a Publisher tries for longer.
 REACH_FOR_S: Final = 10
@@ -33,12 +33,12 @@ def publish(file: Annotated[str, typer.Argument(help="JSON lines: an event or a 
 
     Whether its type and code are registered, the recorder says: it may be newer than this command.
     """
-    from events.errors import CaselogError, PublishError
-    from events.publisher import Publisher
-    from events.refusals import refusal
-    from workers.progress import counting
-    from workers.services import find_broker_url
-    from workers.settings import load_settings
+    from caselog.events.errors import CaselogError, PublishError
+    from caselog.events.transport.publisher import Publisher
+    from caselog.events.transport.refusals import refusal
+    from caselog.workers.servers.locate import find_broker_url
+    from caselog.workers.settings import load_settings
+    from caselog.workers.terminal.progress import counting
 
     settings = load_settings()
     _import_apps(settings)
@@ -77,16 +77,16 @@ def relay(
     """
     from sqlalchemy import MetaData
 
-    from events import credentials, outbox
-    from events.errors import CaselogError, PublishError
-    from events.refusals import refusal
-    from events.urls import BadUrl, passwords_of
-    from schema.connection import make_engine
-    from schema.database_url import check_database_url
-    from workers.logs import configure_logs
-    from workers.relay import Relay
-    from workers.services import find_broker_url, find_direct_url
-    from workers.settings import load_settings, secrets_of
+    from caselog.events import credentials, outbox
+    from caselog.events.errors import CaselogError, PublishError
+    from caselog.events.transport.refusals import refusal
+    from caselog.events.transport.urls import BadUrl, passwords_of
+    from caselog.schema.sessions.connection import make_engine
+    from caselog.schema.sessions.database_url import check_database_url
+    from caselog.workers.process.logs import configure_logs
+    from caselog.workers.producers.relay import Relay
+    from caselog.workers.servers.locate import find_broker_url, find_direct_url
+    from caselog.workers.settings import load_settings, secrets_of
 
     schema, _, name = table.rpartition(".")
     if ddl:
@@ -135,13 +135,13 @@ def wait(
 
     A server that does not answer at all is named after five seconds, or after the time-out where that is shorter.
     """
-    from workers.services import find_services
-    from workers.settings import load_settings
-    from workers.totals import impatient_redis
-    from workers.waiting import wait_until_recorded
+    from caselog.workers.producers.wait import wait_until_recorded
+    from caselog.workers.servers.locate import find_services
+    from caselog.workers.servers.redis_client import impatient
+    from caselog.workers.settings import load_settings
 
     services = find_services(load_settings())
-    waiting = wait_until_recorded(services, impatient_redis(services), timeout)
+    waiting = wait_until_recorded(services, impatient(services.redis_url), timeout)
     if waiting:
         parked = count_of(waiting, "parked event waits", "parked events wait")
         sys.stderr.write(f"{parked} for a case that does not exist yet\n")
@@ -155,8 +155,8 @@ def simulate(
     """Write simulated journeys of cases to stdout, as JSON lines in the order of their times."""
     import msgspec
 
-    from workers.output import json_line
-    from workers.simulate import simulate as run
+    from caselog.workers.producers.simulation import simulate as run
+    from caselog.workers.rows.output import json_line
 
     encoder = msgspec.json.Encoder()
     for event in run(cases, seed):
@@ -166,8 +166,8 @@ def simulate(
 
 def _publish_lines(lines: BinaryIO, publisher: Publisher, advance: Callable[[int], None]) -> tuple[int, int]:
     """Publish what is valid and name what is not; how many events were published, and how many left out."""
-    from events.errors import MalformedEvent
-    from events.message import elements
+    from caselog.events.errors import MalformedEvent
+    from caselog.events.model.message import elements
 
     published = refused = 0
     for number, line in enumerate(lines, start=1):
@@ -193,8 +193,8 @@ def _import_apps(settings: Settings) -> None:
     """Know which events need a case; where the apps are not to be had, that is left to the recorder."""
     from contextlib import suppress
 
-    from events.errors import RegistrationError
-    from events.registry import autodiscover
+    from caselog.events.errors import RegistrationError
+    from caselog.events.model.registry import autodiscover
 
     with suppress(RegistrationError):
         autodiscover(settings.apps)

@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from events.phrases import count_of, sentence
-from workers.output import print_table, write_json
+from caselog.events.phrases import count_of, sentence
+from caselog.workers.rows.output import print_table, write_json
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -35,16 +35,16 @@ def queues(
 
     It looks twice, a second apart, for the rates. What is not known is left empty.
     """
-    from workers.queues import lines_within, queue_table, queue_view
-    from workers.services import find_services
-    from workers.settings import load_settings
-    from workers.totals import impatient_redis
-    from workers.watching import COLUMNS, cells, pause_of, show_looks, write_looks
+    from caselog.workers.health.queues import lines_within, queue_table, queue_view
+    from caselog.workers.servers.locate import find_services
+    from caselog.workers.servers.redis_client import impatient
+    from caselog.workers.settings import load_settings
+    from caselog.workers.terminal.queue_watch import COLUMNS, cells, pause_of, show_looks, write_looks
 
     if watch and not json and not sys.stdout.isatty():
         raise typer.BadParameter("it needs a terminal: give --json, too, for a line a second", param_hint="--watch")
     services = find_services(load_settings())
-    client = impatient_redis(services)
+    client = impatient(services.redis_url)
     if watch:
         with queue_view(services, client) as view:
             lines_within(view, timeout)  # what cannot be looked at from the start is an error
@@ -67,9 +67,9 @@ def pause(
     json: Json = False,
 ) -> None:
     """Stop consuming on all recorders, within about a second, until caselog resume. Nothing is lost: events wait."""
-    from events.errors import CaselogError
-    from schema import pausing
-    from workers.commands.database import writing
+    from caselog.events.errors import CaselogError
+    from caselog.schema.operations import pause as pausing
+    from caselog.workers.commands.database import writing
 
     if not why.strip():
         raise typer.BadParameter("give the reason: whoever finds the recorders paused will want it", param_hint="--why")
@@ -93,9 +93,9 @@ def resume(
     json: Json = False,
 ) -> None:
     """Start consuming again on all recorders, whoever paused them; they see it within about a second."""
-    from events.errors import CaselogError
-    from schema import pausing
-    from workers.commands.database import writing
+    from caselog.events.errors import CaselogError
+    from caselog.schema.operations import pause as pausing
+    from caselog.workers.commands.database import writing
 
     with writing() as (settings, engine), engine.begin() as db:
         lifted = pausing.resume(db, who=settings.who, why=None if why is None else _one_line(why))
@@ -119,9 +119,9 @@ def move_queue(
     Pause the recorders before, and upgrade all publishers: an earlier version's would make it again as it was. What
     waits is carried over. Killed half-way it loses nothing: run it again.
     """
-    from workers.moving_queue import move_queue as move
-    from workers.services import find_broker_url
-    from workers.settings import load_settings
+    from caselog.workers.producers.move_queue import move_queue as move
+    from caselog.workers.servers.locate import find_broker_url
+    from caselog.workers.settings import load_settings
 
     moved = move(find_broker_url(load_settings()), timeout)
     if json:

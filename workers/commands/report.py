@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, cast
 import typer
 from typer.core import TyperCommand
 
-from workers.commands.exports import ask_for, check_request
-from workers.commands.reading import Bom, Output, check_form, counted
-from workers.formats import Format, write
-from workers.output import has_colors, output_to, print_table, write_json
+from caselog.workers.commands.background_exports import ask_for, check_request
+from caselog.workers.commands.export import Bom, Output, check_form, counted
+from caselog.workers.rows.formats import Format, write
+from caselog.workers.rows.output import has_colors, output_to, print_table, write_json
 
 if TYPE_CHECKING:
-    from schema.reports.declaring import Report
-    from schema.reports.reading import By, Reading
-    from workers.settings import Settings
+    from caselog.schema.reports.reading import By, Reading
+    from caselog.schema.reports.terms.report import Report
+    from caselog.workers.settings import Settings
 
 # More are nothing to read, and a table is held whole to know how wide its columns are.
 TABLE_ROWS: Final = 10_000
@@ -32,7 +32,7 @@ class ReportCommand(TyperCommand):
     def format_help(self, ctx: Any, formatter: Any) -> None:
         from rich.markup import escape
 
-        from schema.reports.finding import REPORTS
+        from caselog.schema.reports.catalogue import REPORTS
 
         lines = (f"[bold]{name}[/bold]: {escape(report.description)}" for name, report in REPORTS.items())
         self.help = "\n".join([self.callback.__doc__ or "", "", *lines])
@@ -78,8 +78,8 @@ def report(
     ] = False,
 ) -> None:
     """Show a report for a range of days, both included."""
-    from schema.reports.finding import REPORTS, get_report
-    from workers.settings import load_settings
+    from caselog.schema.reports.catalogue import REPORTS, get_report
+    from caselog.workers.settings import load_settings
 
     if markdown:
         sys.stdout.write(page(list(REPORTS.values()) if name is None else [get_report(name)]))
@@ -116,7 +116,7 @@ def _list(reports: list[Report], *, json: bool) -> None:
 
 def facts(report: Report) -> dict[str, Any]:
     """What a report means and what it can be asked, as JSON."""
-    from schema.reports.reading import filters, periods
+    from caselog.schema.reports.reading import filters, periods
 
     return {
         "report": report.name,
@@ -202,8 +202,8 @@ def _asked(
     now: str | None,
     plot: bool,
 ) -> Reading:
-    from schema.reports.reading import Reading
-    from workers.moments import moment
+    from caselog.schema.reports.reading import Reading
+    from caselog.workers.rows.timestamps import moment
 
     return Reading(
         report=report,
@@ -243,9 +243,9 @@ def _is_no_text(value: str) -> bool:
 
 
 def _write(asked: Reading, form: Format, output: Path | None, *, bom: bool) -> None:
-    from schema.reports.reading import read_rows
-    from workers.commands.database import reading
-    from workers.progress import counting
+    from caselog.schema.reports.reading import read_rows
+    from caselog.workers.commands.database import reading
+    from caselog.workers.terminal.progress import counting
 
     with reading() as db, counting(f"reading {asked.report.name}", None) as advance:
         rows = counted(read_rows(db, asked), advance)  # asked for here: what fails now leaves no output
@@ -254,9 +254,9 @@ def _write(asked: Reading, form: Format, output: Path | None, *, bom: bool) -> N
 
 
 def _show(asked: Reading, output: Path | None) -> None:
-    from schema.reports.reading import read_rows, read_totals
-    from workers.commands.database import reading
-    from workers.report_table import table
+    from caselog.schema.reports.reading import read_rows, read_totals
+    from caselog.workers.commands.database import reading
+    from caselog.workers.terminal.report_table import table
 
     with reading() as db:
         rows = list(read_rows(db, asked, most=TABLE_ROWS + 1))
@@ -279,9 +279,9 @@ def _show(asked: Reading, output: Path | None) -> None:
 
 
 def _plot(asked: Reading, by: str | None) -> None:
-    from schema.reports.reading import check_period, read_series
-    from workers.commands.database import reading
-    from workers.plot import draw, filled
+    from caselog.schema.reports.reading import check_period, read_series
+    from caselog.workers.commands.database import reading
+    from caselog.workers.terminal.line_plot import draw, filled
 
     report, measure = asked.report, asked.report.main_measure
     period = check_period(by or ("month" if report.is_monthly else "day"))

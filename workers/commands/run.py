@@ -27,8 +27,8 @@ def up(
     *, demo: Annotated[bool, typer.Option(help="Also publish simulated journeys of cases, for ever.")] = False
 ) -> None:
     """Run everything: servers where no URL is set, migration, recorder, tasks and status worker. Ctrl-C stops it."""
-    from workers.settings import load_settings
-    from workers.up import run_up
+    from caselog.workers.roles.up import run_up
+    from caselog.workers.settings import load_settings
 
     status = run_up(load_settings(), demo=demo)
     if status:
@@ -41,8 +41,8 @@ def worker(
     processes: Annotated[int, typer.Option(min=1, max=64, help="How many processes of the role.")] = 1,
 ) -> None:
     """Run one role until SIGTERM or Ctrl-C, for production."""
-    from workers.services import check_writing, find_services
-    from workers.settings import load_settings
+    from caselog.workers.servers.locate import check_writing, find_services
+    from caselog.workers.settings import load_settings
 
     settings = load_settings()
     services = find_services(settings)
@@ -51,15 +51,15 @@ def worker(
     # The kernel lets nobody kill the first process of a container from inside: a worker whose rule hangs in C could not
     # be replaced. As its child it can.
     if processes > 1 or (os.getpid() == 1 and role is not RoleName.STATUS):
-        from workers.settings import child_environment
-        from workers.supervisor import Command, Supervisor
-        from workers.up import caselog_program
+        from caselog.workers.process.supervisor import Command, Supervisor
+        from caselog.workers.roles.up import caselog_program
+        from caselog.workers.settings import child_environment
 
         argv = [*caselog_program(), "worker", role.value]
         commands = [Command(f"{role.value} {number}", argv) for number in range(1, processes + 1)]
         Supervisor(commands, environment=child_environment(services.environment())).run()
         return
-    from workers import roles
+    from caselog.workers.roles import processes as roles
 
     match role:
         case RoleName.RECORDER:
@@ -67,7 +67,7 @@ def worker(
         case RoleName.TASKS:
             roles.run_task_worker(settings, services)
         case RoleName.STATUS:
-            from workers.status import run_status
+            from caselog.workers.roles.status import run_status
 
             run_status(settings, services)
         case RoleName.DEMO:
@@ -92,13 +92,13 @@ def migrate(
     this version's workers: one that still runs would record by its own rules what the older schema takes, and wait with
     the rest. So stop them all. The audit keeps who migrated, from which revision to which, and why.
     """
-    from schema.migrate import By, is_ahead
-    from schema.migrate import migrate as run
-    from schema.session_proof import prove_session
-    from workers.commands.database import known_fence, reading
-    from workers.progress import counting
-    from workers.services import find_direct_url
-    from workers.settings import load_settings
+    from caselog.schema.migrations.upgrade import By, is_ahead
+    from caselog.schema.migrations.upgrade import migrate as run
+    from caselog.schema.sessions.proof import prove_session
+    from caselog.workers.commands.database import known_fence, reading
+    from caselog.workers.servers.locate import find_direct_url
+    from caselog.workers.settings import load_settings
+    from caselog.workers.terminal.progress import counting
 
     if back_to is not None and rebuild:
         raise typer.BadParameter("what is taken back is for its own version to rebuild", param_hint="--rebuild")
@@ -113,13 +113,13 @@ def migrate(
     if is_ahead(after):
         return  # what there is to do, the newer version does
     if rebuild:
-        from workers.rebuild import rebuild_outdated
-        from workers.roles import make_rules
+        from caselog.workers.recording.assembly import make_rules
+        from caselog.workers.verification.rebuild import rebuild_outdated
 
         written = rebuild_outdated(database_url, make_rules(settings), settings.apps, counting)
         sys.stdout.write("rebuilt from the log\n" if written else "nothing is to be rebuilt\n")
         return
-    from schema.outdated import REMEDY, find_outdated, told
+    from caselog.schema.recording.outdated import REMEDY, find_outdated, told
 
     with reading() as db:
         if found := find_outdated(db):

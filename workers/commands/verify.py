@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from events.phrases import count_of, sentence
-from workers.output import print_table, rfc3339, write_rows
+from caselog.events.phrases import count_of, sentence
+from caselog.workers.rows.output import print_table, rfc3339, write_rows
 
 if TYPE_CHECKING:
-    from schema.findings import Difference, Finding
-    from workers.verify import Verification
+    from caselog.schema.verification.findings import Difference, Finding
+    from caselog.workers.verification.verify import Verification
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON lines, one a difference.")]
 
@@ -57,9 +57,9 @@ def rebuild(
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Write projections anew from the log, while recorders go on; interrupted, it leaves the old ones in force."""
-    from workers.progress import counting
-    from workers.rebuild import get_parts
-    from workers.rebuild import rebuild as run
+    from caselog.workers.terminal.progress import counting
+    from caselog.workers.verification.rebuild import get_parts
+    from caselog.workers.verification.rebuild import rebuild as run
 
     chosen = get_parts(parts or [])
     with _database_lost_is_one_line(), _verification("rebuild", writes=True) as verification:
@@ -72,8 +72,8 @@ def rebuild(
 
 def _show(verification: Verification, reference: str | None, *, json: bool, marked: bool) -> Counter[str]:
     """Print what differs as it is found, and in the end how much. Returns the differences by table."""
-    from events.errors import CaselogError
-    from workers.progress import counting
+    from caselog.events.errors import CaselogError
+    from caselog.workers.terminal.progress import counting
 
     if reference is None:
         findings: Iterable[Finding] = verification.whole(counting, marked=marked)
@@ -97,7 +97,7 @@ def _show(verification: Verification, reference: str | None, *, json: bool, mark
 
 
 def _print(finding: Finding, found: Counter[str], *, json: bool) -> None:
-    from schema.findings import differences
+    from caselog.schema.verification.findings import differences
 
     for difference in differences(finding):
         found[difference.table] += 1
@@ -136,7 +136,7 @@ def _word(value: Any) -> str:
 
 
 def _repair(verification: Verification) -> None:
-    from workers.rebuild import repair
+    from caselog.workers.verification.rebuild import repair
 
     written = repair(verification)
     rows = ", ".join(f"{many:,} in {table}" for table, many in written.items() if many)
@@ -147,9 +147,9 @@ def _repair(verification: Verification) -> None:
 def _database_lost_is_one_line() -> Iterator[None]:
     import psycopg
 
-    from events.errors import CaselogError
-    from schema.connection import hush
-    from schema.sessions import why_left
+    from caselog.events.errors import CaselogError
+    from caselog.schema.sessions.connection import hush
+    from caselog.schema.sessions.leaving import why_left
 
     try:
         yield
@@ -169,18 +169,18 @@ def _verification(command: str, *, writes: bool = False) -> Verification:
     Of a list of servers one that Redis knows to be fenced off is passed over; one that is named alone may be compared,
     and is not written to.
     """
-    from events.registry import autodiscover
-    from schema.database_url import driver_url, has_several_hosts
-    from schema.session_proof import prove_session
-    from workers import crashing
-    from workers.commands.database import known_fence
-    from workers.roles import make_rules
-    from workers.services import find_direct_url
-    from workers.settings import load_settings
-    from workers.verify import Verification
+    from caselog.events.model.registry import autodiscover
+    from caselog.schema.sessions.database_url import driver_url, has_several_hosts
+    from caselog.schema.sessions.proof import prove_session
+    from caselog.workers.commands.database import known_fence
+    from caselog.workers.process import crash_points
+    from caselog.workers.recording.assembly import make_rules
+    from caselog.workers.servers.locate import find_direct_url
+    from caselog.workers.settings import load_settings
+    from caselog.workers.verification.verify import Verification
 
     settings = load_settings()
-    crashing.arm(settings.crash_at)
+    crash_points.arm(settings.crash_at)
     autodiscover(settings.apps)
     database_url = find_direct_url(settings)
     asks = writes or has_several_hosts(driver_url(database_url))

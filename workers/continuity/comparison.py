@@ -15,7 +15,7 @@ from typing import Final
 
 import msgspec
 
-from schema.fencing import Server
+from caselog.schema.sessions.fencing import Server
 
 ACKNOWLEDGE: Final = "caselog continuity acknowledge --why TEXT"
 # What a recorder that ended long ago had counted is compared no more: an older backup is told by the others' counts.

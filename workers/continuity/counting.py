@@ -1,4 +1,4 @@
-"""Counting what is stored, within the transaction that stores it, for the memory of it (workers/continuity.py)."""
+"""Counting what is stored, within the transaction that stores it, for the memory of it (comparison.py)."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection
 
-from schema import continuity
-from schema.connection import server_of
-from schema.fencing import OlderTimeline
-from workers.continuity import Letter, Mark, Name, Stored
-from workers.remembering import Memory
-from workers.transactions import DatabaseAway
+from caselog.schema.recording import continuity
+from caselog.schema.sessions.connection import server_of
+from caselog.schema.sessions.fencing import OlderTimeline
+from caselog.workers.continuity.comparison import Letter, Mark, Name, Stored
+from caselog.workers.continuity.memory import Memory
+from caselog.workers.servers.database_errors import DatabaseAway
 
 
 class Counting:

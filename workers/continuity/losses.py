@@ -14,10 +14,10 @@ import redis
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
-from schema import continuity
-from schema.connection import driver_of, fence_of, limit_statements, server_of
-from schema.fencing import Fence, OlderTimeline, Server, place
-from workers.continuity import (
+from caselog.schema.recording import continuity
+from caselog.schema.sessions.connection import driver_of, fence_of, limit_statements, server_of
+from caselog.schema.sessions.fencing import Fence, OlderTimeline, Server, place
+from caselog.workers.continuity.comparison import (
     Gap,
     Letter,
     Loss,
@@ -33,8 +33,8 @@ from workers.continuity import (
     named,
     older_timeline,
 )
-from workers.logs import get_logger
-from workers.remembering import forget_runs, lost_marks, read_memory, settle, tell_stored
+from caselog.workers.continuity.memory import forget_runs, lost_marks, read_memory, settle, tell_stored
+from caselog.workers.process.logs import get_logger
 
 # A look-up by index of so many names takes some tenths of a second.
 LOOKED_UP: Final = 20_000

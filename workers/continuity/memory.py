@@ -17,9 +17,9 @@ from typing import Any, Final, cast
 import msgspec
 import redis
 
-from schema.fencing import Fence, Server
-from workers.continuity import Gap, Mark, Remembered, Run, Stored, is_lost, to_tell
-from workers.logs import get_logger
+from caselog.schema.sessions.fencing import Fence, Server
+from caselog.workers.continuity.comparison import Gap, Mark, Remembered, Run, Stored, is_lost, to_tell
+from caselog.workers.process.logs import get_logger
 
 STATE: Final = "caselog:continuity:state"
 RUNS: Final = "caselog:continuity:runs"

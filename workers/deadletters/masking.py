@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
-from events.phrases import count_of
+from caselog.events.phrases import count_of
 
 # What says which event it is and what happened. Everything else is masked: a malformed event has anything anywhere.
 _SHOWN: Final[dict[str, Any]] = {

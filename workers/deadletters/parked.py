@@ -1,7 +1,7 @@
 """What people do with events that wait for their case: try them at once, or discard them; the audit says who and why.
 
-What the command line and the web page stand on, as `workers.mending` is for dead letters. To look is `schema.waiting`;
-its `select` gives what a person confirms, and only that is touched.
+What the command line and the web page stand on, as `caselog.workers.deadletters.requeue` is for dead letters. To look
+is `caselog.schema.operations.parked_queries`; its `select` gives what a person confirms, and only that is touched.
 """
 
 from __future__ import annotations
@@ -14,16 +14,15 @@ import msgspec
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
-from events.errors import CaselogError
-from events.phrases import sentence
-from schema import audit, waiting
-from schema.pausing import find_pause
-from schema.waiting import Named, ParkedFilter, Waiting
-from workers.mending import LETTERS, gone_away
-from workers.recorded import Recorded
-from workers.recording import Recording
-from workers.requeued import Outcome, Requeued
-from workers.transactions import DatabaseAway
+from caselog.events.errors import CaselogError
+from caselog.events.phrases import sentence
+from caselog.schema.operations import audit, parked_queries
+from caselog.schema.operations.parked_queries import Named, ParkedFilter, Waiting
+from caselog.schema.operations.pause import find_pause
+from caselog.workers.deadletters.requeue import LETTERS, gone_away
+from caselog.workers.recording.batch import Recording
+from caselog.workers.recording.outcome import Outcome, Recorded, Requeued
+from caselog.workers.servers.database_errors import DatabaseAway
 
 Progress = Callable[[int], object]
 
@@ -101,7 +100,7 @@ def retry(
     why: str | None = None,
     progress: Progress = lambda _: None,
 ) -> Retried:
-    """Try parked events at once, whenever they were due. `chosen` are those of `schema.waiting.select`.
+    """Try parked events at once, whenever they were due. `chosen` are those of `parked_queries.select`.
 
     Raises `Paused` while recording is paused. Blocks while recorders hold the same cases or actors. An event is in the
     log, parked or a dead letter at any moment, whoever else tries it.
@@ -112,7 +111,7 @@ def retry(
     with engine.begin() as db:
         _refuse_while_paused(db)
         detail = {"filter": wanted, "chosen": len(chosen)}
-        cases = waiting.cases_of(db, chosen)
+        cases = parked_queries.cases_of(db, chosen)
         entry = audit.record_naming(db, who=who, action="parked.retry", why=why, detail=detail, cases=cases)
 
     def within(db: Connection, result: Recorded) -> None:
@@ -124,7 +123,7 @@ def retry(
         try:
             with engine.connect() as db:
                 _refuse_while_paused(db)
-                found = waiting.take(db, batch)
+                found = parked_queries.take(db, batch)
             result = recording.retry(found, within)
         except Paused as error:
             report.interrupted = str(error)
@@ -154,7 +153,7 @@ def discard(
     total = 0
     for batch in _batches(chosen):
         with engine.begin() as db:
-            events = waiting.discard(db, batch)
+            events = parked_queries.discard(db, batch)
             if events:
                 says = {"filter": wanted, "discarded": len(events), "events": events}
                 audit.record(db, who=who, action="parked.discard", why=why, detail=says)
@@ -166,7 +165,7 @@ def discard(
 def reveal(engine: Engine, ids: Sequence[int], *, give_up_s: float, who: str, why: str | None = None) -> list[Waiting]:
     """These parked events with their bytes, personal data and all; who looked is in the audit."""
     with engine.begin() as db:
-        events = list(waiting.find(db, ParkedFilter(ids=tuple(ids)), give_up_s=give_up_s))
+        events = list(parked_queries.find(db, ParkedFilter(ids=tuple(ids)), give_up_s=give_up_s))
         if events:
             detail = {"ids": [event.id for event in events]}
             cases = [event.case_reference for event in events]

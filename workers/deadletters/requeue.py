@@ -1,7 +1,8 @@
 """Mending dead letters: try them again after a fix, or discard them, and write down who did so and why.
 
-What the command line and the web page stand on. To look is `schema.mending`: `find`, `groups`, and `select`, whose
-answer is what a person confirms and what `requeue` and `discard` are given, so that nothing else is touched:
+What the command line and the web page stand on. To look is `caselog.schema.operations.dead_letter_queries`: `find`,
+`groups`, and `select`, whose answer is what a person confirms and what `requeue` and `discard` are given, so that
+nothing else is touched:
 
     chosen = mending.select(db, Filter(reason="unknown_code"))
     report = requeue(engine, recording, chosen, wanted=..., who="anna", why="the code is registered now")
@@ -23,16 +24,16 @@ import msgspec
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError, OperationalError
 
-from events.message import Event, decode
-from events.sameness import differences
-from schema import audit, mending, past, suspects
-from schema.deadletters import DeadLetter
-from schema.mending import Discarded, Filter
-from workers import crashing
-from workers.recorded import Recorded
-from workers.recording import Recording
-from workers.requeued import Outcome, Requeued
-from workers.transactions import DatabaseAway
+from caselog.events.folding.identity import differences
+from caselog.events.model.message import Event, decode
+from caselog.schema.operations import audit, dead_letter_queries
+from caselog.schema.operations.dead_letter_queries import Discarded, Filter
+from caselog.schema.recording import history, suspects
+from caselog.schema.recording.dead_letters import DeadLetter
+from caselog.workers.process import crash_points
+from caselog.workers.recording.batch import Recording
+from caselog.workers.recording.outcome import Outcome, Recorded, Requeued
+from caselog.workers.servers.database_errors import DatabaseAway
 
 # A letter has up to 256 KiB, so that a transaction's letters are 64 MiB at most.
 LETTERS: Final = 250
@@ -76,9 +77,9 @@ def requeue(
 ) -> Report:
     """Try dead letters again; each event takes its place in time, and is in the log or a dead letter at any moment.
 
-    `chosen` are those of `schema.mending.select`; `wanted` is what was asked for, as the audit says it. `progress` is
-    called with the letters done since its last call. Blocks while recorders hold the same cases or actors. Does not
-    raise where the database goes away after the beginning: the report says so.
+    `chosen` are those of `caselog.schema.operations.dead_letter_queries.select`; `wanted` is what was asked for, as the
+    audit says it. `progress` is called with the letters done since its last call. Blocks while recorders hold the same
+    cases or actors. Does not raise where the database goes away after the beginning: the report says so.
     """
     report = Report(chosen=len(chosen))
     if not chosen:
@@ -86,7 +87,7 @@ def requeue(
     with engine.begin() as db:
         order = _by_time(db, chosen)
         detail = {"filter": wanted, "chosen": len(chosen)}
-        cases = mending.cases_of(db, order)
+        cases = dead_letter_queries.cases_of(db, order)
         entry = audit.record_naming(db, who=who, action="dead.requeue", why=why, detail=detail, cases=cases)
     report.elsewhere = len(chosen) - len(order)  # gone before the first was tried
 
@@ -94,17 +95,17 @@ def requeue(
         counts = Counter(letter.outcome.value for letter in result.requeued if letter.outcome is not Outcome.ELSEWHERE)
         if counts:
             audit.count(db, entry, counts)
-        crashing.reach("requeue.before_commit")
+        crash_points.reach("requeue.before_commit")
 
     for ids in _batches(order):
         try:
             with engine.connect() as db:
-                found = [*mending.find(db, Filter(ids=ids))]
+                found = [*dead_letter_queries.find(db, Filter(ids=ids))]
             result = recording.requeue([letter for letter in found if letter.attempts == chosen[_id(letter)]], within)
         except (DatabaseAway, DBAPIError) as error:
             report.interrupted = gone_away(error)
             return report
-        crashing.reach("requeue.committed")
+        crash_points.reach("requeue.committed")
         _add(report, result.requeued, len(ids))
         progress(len(ids))
     return report
@@ -131,7 +132,7 @@ def discard(
 def reveal(engine: Engine, ids: Sequence[int], *, who: str, why: str | None = None) -> list[DeadLetter]:
     """These dead letters with their bytes, personal data and all, oldest first; who looked is in the audit."""
     with engine.begin() as db:
-        letters = list(mending.find(db, Filter(ids=tuple(ids))))
+        letters = list(dead_letter_queries.find(db, Filter(ids=tuple(ids))))
         if letters:
             detail = {"ids": [letter.id for letter in letters]}
             cases = [letter.case_reference for letter in letters]
@@ -149,7 +150,7 @@ def tidy(engine: Engine, *, retention_days: int) -> int:
     removed = _discard(engine, recorded, "dead.recorded", who=UPKEEP, why=why)
     if retention_days:
         with engine.connect() as db:
-            old = mending.older_than(db, retention_days, limit=TIDIED)
+            old = dead_letter_queries.older_than(db, retention_days, limit=TIDIED)
         why = f"older than CASELOG_DEAD_LETTER_RETENTION_DAYS={retention_days}"
         removed += _discard(engine, old, "dead.expire", who=UPKEEP, why=why)
     with engine.begin() as db:
@@ -169,11 +170,11 @@ def _recorded_since(engine: Engine) -> list[int]:
     found: list[int] = []
     last = 0
     with engine.connect() as db:
-        while letters := mending.with_logged_names(db, after=last, limit=LETTERS):
+        while letters := dead_letter_queries.with_logged_names(db, after=last, limit=LETTERS):
             last = _id(letters[-1])
             events = {_id(letter): decode(letter.raw).events[0] for letter in letters}
             named = {at: event for at, event in events.items() if isinstance(event, Event)}
-            logs = past.logs_of(db, [(event.source, event.id) for event in named.values()])
+            logs = history.logs_of(db, [(event.source, event.id) for event in named.values()])
             found += [
                 at
                 for at, event in named.items()
@@ -195,7 +196,7 @@ def _discard(
     total = 0
     for ids in _batches(chosen):
         with engine.begin() as db:
-            letters: list[Discarded] = mending.discard(db, ids)
+            letters: list[Discarded] = dead_letter_queries.discard(db, ids)
             if letters:
                 # Sent again, they are new.
                 names = [(one.source, one.event_id) for one in letters]
@@ -222,7 +223,7 @@ def _by_time(db: Connection, ids: Iterable[int]) -> list[int]:
     """
     moments: list[tuple[datetime, int]] = []
     for batch in _batches(ids):
-        for letter in mending.find(db, Filter(ids=batch)):
+        for letter in dead_letter_queries.find(db, Filter(ids=batch)):
             try:
                 moments.append((_when.decode(letter.raw).time, _id(letter)))
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

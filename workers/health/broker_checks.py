@@ -8,7 +8,8 @@ from typing import Final
 from amqp.exceptions import AccessRefused
 from kombu import Connection
 
-from events.broker import (
+from caselog.events.phrases import count_of
+from caselog.events.transport.broker import (
     HELD,
     REMOVED,
     alarm_of,
@@ -20,9 +21,8 @@ from events.broker import (
     outlast_alarm,
     queue_status,
 )
-from events.events_queue import MOVING, Standing, exists, standing_of
-from events.phrases import count_of
-from workers.removals import POLICY_KEYS
+from caselog.events.transport.events_queue import MOVING, Standing, exists, standing_of
+from caselog.workers.telemetry.removals import POLICY_KEYS
 
 # An alarm holds up the confirmation of what is published; without one it is there at once.
 _CONFIRM_WITHIN_S: Final = 1.0

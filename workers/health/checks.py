@@ -15,30 +15,38 @@ import redis
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from events.broker import connect, is_redis
-from events.credentials import hide
-from events.events_queue import standing_of
-from events.phrases import count_of
-from events.refusals import alarm_refusal, refusal
-from schema import deadletters
-from schema.connection import fence_of, limit_statements
-from schema.fencing import Fence
-from schema.migrate import current_revision, head_revision
-from schema.outdated import REMEDY, find_outdated, told
-from schema.replication import find_standbys
-from schema.reports import outbox
-from schema.server import ask_server
-from workers.broker_checks import AlarmWatch, find_removals
-from workers.data_dir import find_place
-from workers.durability import Keeping, ask_all_redis, judge_postgres, judge_replication
-from workers.health_hints import CONTINUOUS, READ_ONLY, REDIS_AWAY, REPLICATED, STANDBY, SYNCHRONOUS_AWAY, WHEN_AWAY
-from workers.heartbeat import Beat, read_beats
-from workers.losses import Losses
-from workers.queues import raw_events_status
-from workers.removals import read_removals
-from workers.settings import Settings
-from workers.since import Since
-from workers.vitals import judge
+from caselog.events.credentials import hide
+from caselog.events.phrases import count_of
+from caselog.events.transport.broker import connect, is_redis
+from caselog.events.transport.events_queue import standing_of
+from caselog.events.transport.refusals import alarm_refusal, refusal
+from caselog.schema.migrations.upgrade import current_revision, head_revision
+from caselog.schema.recording import dead_letters
+from caselog.schema.recording.outdated import REMEDY, find_outdated, told
+from caselog.schema.reports import outbox
+from caselog.schema.sessions.connection import fence_of, limit_statements
+from caselog.schema.sessions.fencing import Fence
+from caselog.schema.sessions.replication import find_standbys
+from caselog.schema.sessions.server import ask_server
+from caselog.workers.continuity.losses import Losses
+from caselog.workers.health.broker_checks import AlarmWatch, find_removals
+from caselog.workers.health.durability import Keeping, ask_all_redis, judge_postgres, judge_replication
+from caselog.workers.health.hints import (
+    CONTINUOUS,
+    READ_ONLY,
+    REDIS_AWAY,
+    REPLICATED,
+    STANDBY,
+    SYNCHRONOUS_AWAY,
+    WHEN_AWAY,
+)
+from caselog.workers.health.liveness import judge
+from caselog.workers.health.queues import raw_events_status
+from caselog.workers.health.status_history import Since
+from caselog.workers.servers.data_dir import find_place
+from caselog.workers.settings import Settings
+from caselog.workers.telemetry.heartbeat import Beat, read_beats
+from caselog.workers.telemetry.removals import read_removals
 
 # A check that takes longer is red. Probes of orchestrators commonly wait 5 seconds or more.
 WITHIN_S: Final = 3.0
@@ -228,7 +236,7 @@ class Health:
     def _dead_letters(self) -> Check:
         with self._engine.begin() as db:
             _bound(db)
-            age_s = deadletters.newest_age_s(db)
+            age_s = dead_letters.newest_age_s(db)
         limit_s = self._settings.health_dead_letter_s
         return _judged(
             "dead_letters",

@@ -7,12 +7,10 @@ from typing import Any, Final
 
 import msgspec
 import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
-from schema.replication import Standbys
-from schema.server import ServerState
-from workers.services import redis_py_url
+from caselog.schema.sessions.replication import Standbys
+from caselog.schema.sessions.server import ServerState
+from caselog.workers.servers.redis_client import impatient
 
 ASKED_WITHIN_S: Final = 2
 KEEPS_ALL: Final = "noeviction"
@@ -75,7 +73,7 @@ def judge_replication(found: Standbys) -> tuple[str, bool]:
 
 def ask_redis(url: str, called: str = "Redis", *, loses: str = OF_BROKER) -> Keeping:
     """Ask a Redis at its URL, as `ask_client`. Raises `redis.RedisError` where it does not answer."""
-    with _client(url) as client:
+    with impatient(url, within_s=ASKED_WITHIN_S) as client:
         return ask_client(client, called, loses=loses)
 
 
@@ -112,7 +110,7 @@ def ask_all_redis(broker_url: str, client: redis.Redis) -> list[Keeping]:
     """Of the Redis that is the broker, and of the one of `client` (jobs, memory and reads), where it is another."""
     if not broker_url.startswith("redis"):  # of RabbitMQ's queues caselog says itself what they keep
         return [_or_unknown(lambda: ask_client(client, OTHER, loses=OF_OTHER), OTHER)]
-    with _client(broker_url) as broker:
+    with impatient(broker_url, within_s=ASKED_WITHIN_S) as broker:
         is_one = _place(broker) == _place(client)
     if is_one:
         return [_or_unknown(lambda: ask_redis(broker_url), "Redis")]
@@ -127,15 +125,6 @@ def _or_unknown(ask: Callable[[], Keeping], called: str) -> Keeping:
         return ask()
     except redis.RedisError:  # that it is away is for other checks to say
         return Keeping(f"{called}: unknown, it does not answer")
-
-
-def _client(url: str) -> redis.Redis:
-    return redis.Redis.from_url(
-        redis_py_url(url),
-        socket_connect_timeout=ASKED_WITHIN_S,
-        socket_timeout=ASKED_WITHIN_S,
-        retry=Retry(NoBackoff(), 0),
-    )
 
 
 def _place(client: redis.Redis) -> tuple[Any, ...]:

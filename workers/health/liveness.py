@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from workers.heartbeat import KEPT_S, Beat, Doing
+from caselog.workers.telemetry.heartbeat import KEPT_S, Beat, Doing
 
 
 class Vitals(msgspec.Struct, frozen=True):

@@ -19,7 +19,8 @@ from uuid import uuid4
 import msgspec
 from kombu import Connection
 
-from events.broker import (
+from caselog.events.errors import CaselogError
+from caselog.events.transport.broker import (
     PING_AGE_S,
     PING_QUEUE,
     PINGS_EXCHANGE,
@@ -36,10 +37,9 @@ from events.broker import (
     publish,
     reply_queue,
 )
-from events.errors import CaselogError
-from events.refusals import alarm_refusal, refusal
-from workers.backoff import Backoff
-from workers.logs import get_logger
+from caselog.events.transport.refusals import alarm_refusal, refusal
+from caselog.workers.process.backoff import Backoff
+from caselog.workers.process.logs import get_logger
 
 POLL_S: Final = 0.5
 # Pings that piled up are answered together, with one look at the parts of the pipeline.

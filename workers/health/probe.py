@@ -1,4 +1,4 @@
-"""Whether a worker on this machine gets work done: `python -m workers.beating recorder`, a container's health check.
+"""A container's health check, `python -m caselog.workers.health.probe recorder`: whether its worker gets work done.
 
 Exit status 0 where every worker of that role and this host name proved work or an empty queue (docs/rules.md §8) in the
 last 30 seconds (CASELOG_HEALTH_HEARTBEAT_S), or says that it is paused; 1 otherwise, with one line on stderr. A
@@ -13,11 +13,11 @@ from typing import Final
 
 import redis
 
-from events.errors import CaselogError
-from workers.heartbeat import read_beats
-from workers.services import find_services, redis_py_url
-from workers.settings import load_settings
-from workers.vitals import judge
+from caselog.events.errors import CaselogError
+from caselog.workers.health.liveness import judge
+from caselog.workers.servers.locate import find_services, redis_py_url
+from caselog.workers.settings import load_settings
+from caselog.workers.telemetry.heartbeat import read_beats
 
 TIMEOUT_S: Final = 5
 

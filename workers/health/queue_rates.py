@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from schema.pausing import Pause
+from caselog.schema.operations.pause import Pause
 
 
 class Done(msgspec.Struct, frozen=True):

@@ -12,16 +12,26 @@ import redis
 from kombu import Connection
 from sqlalchemy import Engine
 
-from events.broker import EVENTS_QUEUE, HELD, PING_QUEUE, REMOVED, QueueStatus, connect, is_redis, queue_status
-from schema import parking, pausing
-from schema.connection import fence_of, make_engine
-from schema.reports import outbox
-from workers.bounded import ANSWER_S, Asked, bounded
-from workers.heartbeat import Beat, read_beats
-from workers.rates import Depth, Done, QueueLine, Sample, with_rates
-from workers.remembering import read_memory
-from workers.services import Services
-from workers.tasks import NAMESPACE, QUEUE
+from caselog.events.transport.broker import (
+    EVENTS_QUEUE,
+    HELD,
+    PING_QUEUE,
+    REMOVED,
+    QueueStatus,
+    connect,
+    is_redis,
+    queue_status,
+)
+from caselog.schema.operations import pause as pausing
+from caselog.schema.recording import parking
+from caselog.schema.reports import outbox
+from caselog.schema.sessions.connection import fence_of, make_engine
+from caselog.workers.continuity.memory import read_memory
+from caselog.workers.health.queue_rates import Depth, Done, QueueLine, Sample, with_rates
+from caselog.workers.process.bounded_call import ANSWER_S, Asked, bounded
+from caselog.workers.servers.locate import Services
+from caselog.workers.tasks.actors import NAMESPACE, QUEUE
+from caselog.workers.telemetry.heartbeat import Beat, read_beats
 
 PARKED: Final = "parked"
 OUTBOX: Final = "report_outbox"

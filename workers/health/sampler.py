@@ -11,11 +11,11 @@ import redis
 from amqp.exceptions import AMQPError
 from sqlalchemy.exc import SQLAlchemyError
 
-from workers.last_hour import EVERY_S, LastHour, Moment, Numbers, Told
-from workers.logs import get_logger
-from workers.queues import QueueView
-from workers.rates import QueueLine
-from workers.totals import read_totals
+from caselog.workers.health.queue_rates import QueueLine
+from caselog.workers.health.queues import QueueView
+from caselog.workers.process.logs import get_logger
+from caselog.workers.telemetry.last_hour import EVERY_S, LastHour, Moment, Numbers, Told
+from caselog.workers.telemetry.totals import read_totals
 
 # What drivers raise while a server is away; kombu has some of them raise plain OSErrors.
 AWAY: Final = (SQLAlchemyError, redis.RedisError, AMQPError, OSError)

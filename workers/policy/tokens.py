@@ -12,7 +12,7 @@ from urllib.parse import quote, unquote
 
 import msgspec
 
-from events.codes import NAME_CHARACTERS
+from caselog.events.model.codes import NAME_CHARACTERS
 
 SECRET_CHARACTERS_MIN: Final = 20
 # Nobody types more; what is longer is not hashed.

@@ -12,7 +12,7 @@ from urllib.parse import unquote
 
 import msgspec
 
-from workers.tokens import BadGrant, Grant, TokenRole, check_grant, read_grant
+from caselog.workers.policy.tokens import BadGrant, Grant, TokenRole, check_grant, read_grant
 
 USER_CHARACTERS_MAX: Final = 100
 # What a proxy vouches for travels by itself, as cookies do; publishing and erasing take a token.

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from typing import Final, TypeVar
 
-from events.errors import CaselogError
+from caselog.events.errors import CaselogError
 
 Result = TypeVar("Result")
 # Longer than drivers take to find out that nobody is there, where they find out at all.

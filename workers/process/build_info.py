@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final
 
-from events.registry import EventRegistry
+from caselog.events.model.registry import EventRegistry
 
 _LENGTH: Final = 12
 

@@ -9,7 +9,7 @@ import signal
 from types import FrameType
 from typing import NoReturn
 
-from events.errors import Interrupted
+from caselog.events.errors import Interrupted
 
 is_command = False
 
@@ -19,7 +19,7 @@ class Stopped(KeyboardInterrupt, Interrupted):
 
 
 def begin() -> None:
-    """Say so; a worker's role says more later (`workers.logs.configure_logs`), and takes its signals itself."""
+    """Say so; a worker's role says more later (`configure_logs`), and takes its signals itself."""
     global is_command  # noqa: PLW0603 - what a process is, it is once
     is_command = True
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable
 from typing import Final, Literal, TypeAlias, get_args
 
-from events.errors import did_you_mean
+from caselog.events.errors import did_you_mean
 
 Point: TypeAlias = Literal[
     "recorder.received",  # a batch is decoded, nothing of it is in the database

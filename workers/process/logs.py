@@ -8,10 +8,10 @@ from typing import Any, TextIO
 
 import structlog
 
-from events.credentials import hide
-from workers import command_line
-from workers.output import visible
-from workers.tracebacks import written
+from caselog.events.credentials import hide
+from caselog.workers.process import command_line
+from caselog.workers.process.tracebacks import written
+from caselog.workers.rows.output import visible
 
 
 def configure_logs(role: str) -> None:

@@ -6,7 +6,7 @@ import os
 import threading
 from typing import Final
 
-from workers.logs import get_logger
+from caselog.workers.process.logs import get_logger
 
 # Most stop in a fraction of a second; what is left to ten seconds is for a machine that is slow.
 GIVE_UP_S: Final = 8.0

@@ -7,7 +7,7 @@ import threading
 import traceback
 from types import TracebackType
 
-from events.credentials import hide
+from caselog.events.credentials import hide
 
 
 def hide_in_tracebacks() -> None:

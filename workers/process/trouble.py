@@ -6,7 +6,7 @@ import threading
 import time
 from typing import Final
 
-from workers.logs import get_logger
+from caselog.workers.process.logs import get_logger
 
 AGAIN_S: Final = 60.0
 

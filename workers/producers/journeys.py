@@ -1,6 +1,7 @@
 """What happens to one simulated case: a journey of visits, each made by one person at one time.
 
-A journey knows what comes next and how long it takes; `workers/simulate.py` decides who is free for it and when.
+A journey knows what comes next and how long it takes; `workers/producers/simulation.py` decides who is free for it and
+when.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ from datetime import datetime
 from random import Random
 from typing import Final
 
-from workers.complaining import ComplainedCase
-from workers.visits import Act, Actor, Context, Pace, Steps, Visit, rfc3339
+from caselog.workers.producers.simulated_case import Act, Actor, Context, Pace, Steps, Visit, rfc3339
+from caselog.workers.producers.simulated_complaints import ComplainedCase
 
 CATEGORIES: Final = {"debt": 30, "housing": 28, "family": 16, "education": 9, "discrimination": 9, "benefits": 8}
 PROVIDERS: Final = tuple(f"prov-{number}" for number in range(1, 9))

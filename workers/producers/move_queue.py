@@ -12,7 +12,9 @@ from typing import Any, Final
 import msgspec
 from kombu import Connection, Queue
 
-from events.broker import (
+from caselog.events.errors import BrokerRefusal, CaselogError
+from caselog.events.phrases import count_of
+from caselog.events.transport.broker import (
     CONFIRM_TIMEOUT_S,
     EVENTS_EXCHANGE,
     EVENTS_QUEUE,
@@ -24,9 +26,7 @@ from events.broker import (
     open_channel,
     queue_status,
 )
-from events.errors import BrokerRefusal, CaselogError
-from events.events_queue import MOVING, Standing, exists, open_events, standing_of
-from events.phrases import count_of
+from caselog.events.transport.events_queue import MOVING, Standing, exists, open_events, standing_of
 
 POLL_S: Final = 0.2
 AT_ONCE_MESSAGES: Final = 200

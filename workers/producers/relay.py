@@ -14,13 +14,13 @@ import msgspec
 from sqlalchemy import Connection, Engine, Table
 from sqlalchemy.exc import DBAPIError
 
-from events.errors import CaselogError, MalformedEvent, PublishError
-from events.phrases import storable
-from events.publisher import Publisher
-from events.refusals import refusal
-from schema import relaying
-from schema.session_proof import prove_session
-from workers.logs import get_logger
+from caselog.events.errors import CaselogError, MalformedEvent, PublishError
+from caselog.events.phrases import storable
+from caselog.events.transport.publisher import Publisher
+from caselog.events.transport.refusals import refusal
+from caselog.schema.operations import relay
+from caselog.schema.sessions.proof import prove_session
+from caselog.workers.process.logs import get_logger
 
 # An idle outbox is asked this often: one look into an index that is empty. (NOTIFY would make the upstream app's
 # commits wait for each other.)
@@ -67,7 +67,7 @@ class Relay:
         while not self._stopping.is_set():
             try:
                 with self._connected() as db:
-                    while not self._stopping.is_set() and not relaying.take_lead(db, self._table):
+                    while not self._stopping.is_set() and not relay.take_lead(db, self._table):
                         self._tell("another relay leads this outbox; standing by")
                         self._stopping.wait(STAND_BY_S)
                     with self._publisher() as publisher:
@@ -92,7 +92,7 @@ class Relay:
         """Relay what there is and return. Raises `PublishError`, and `CaselogError` as `run` or where another leads."""
         total = Relayed()
         with self._connected() as db:
-            if not relaying.take_lead(db, self._table):
+            if not relay.take_lead(db, self._table):
                 raise CaselogError(
                     f"another relay leads the outbox {self._table.fullname!r}, and publishes what it has"
                 )
@@ -102,9 +102,9 @@ class Relay:
                     total.refused += relayed.refused
         return total
 
-    def status(self) -> relaying.OutboxStatus:
+    def status(self) -> relay.OutboxStatus:
         with self._connected() as db:
-            return relaying.status(db, self._table)
+            return relay.status(db, self._table)
 
     def _connected(self) -> Connection:
         """A connection on which each statement is its own transaction; closing it ends the session and its lead.
@@ -118,7 +118,7 @@ class Relay:
         )
         db = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
         db.detach()
-        if relaying.exists(db, self._table):
+        if relay.exists(db, self._table):
             return db
         db.close()
         raise CaselogError(
@@ -134,8 +134,8 @@ class Relay:
 
         Raises `ReadOnlyOutbox` before anything is published.
         """
-        rows = relaying.waiting(db, self._table, BATCH_ROWS)
-        if rows and relaying.is_read_only(db):
+        rows = relay.waiting(db, self._table, BATCH_ROWS)
+        if rows and relay.is_read_only(db):
             raise ReadOnlyOutbox(
                 f"the session of the outbox {self._table.fullname!r} is read-only, as after a failover; it is left for "
                 "another. Nothing was published, and nothing is lost"
@@ -148,7 +148,7 @@ class Relay:
             except MalformedEvent as error:
                 faults[row] = storable(str(error))
         if faults:
-            relaying.refuse(db, self._table, faults)
+            relay.refuse(db, self._table, faults)
             get_logger().warning("the outbox holds what is no valid event", rows=sorted(faults)[:20], count=len(faults))
         failure = None
         try:
@@ -157,7 +157,7 @@ class Relay:
             failure = error
         confirmed = [row for row, future in futures if future.exception() is None]
         if confirmed:
-            relaying.forget(db, self._table, confirmed)
+            relay.forget(db, self._table, confirmed)
         if failure is not None:
             raise failure
         return Relayed(len(confirmed), len(faults))

@@ -6,7 +6,7 @@ from collections.abc import Generator
 from datetime import datetime
 from typing import Final
 
-from workers.visits import Actor, Context, SimulatedCase, Visit
+from caselog.workers.producers.simulated_case import Actor, Context, SimulatedCase, Visit
 
 ENDS: Final[dict[str, tuple[str, ...]]] = {
     "answered": ("FULL_RESPONSE_SENT", "COMPLAINT_CLOSED"),

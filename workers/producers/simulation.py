@@ -1,7 +1,7 @@
 """Simulated events: a call centre's days, for the demo and the benchmarks; the same for the same seed, anywhere.
 
-`workers/journeys.py` says what happens to a case. Here is who does it and when: operators with one call at a time,
-opening hours, and one stream of events in the order of their times.
+`workers/producers/journeys.py` says what happens to a case. Here is who does it and when: operators with one call at a
+time, opening hours, and one stream of events in the order of their times.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from random import Random
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
-from workers.journeys import Journey
-from workers.visits import Act, Actor, Pace, Steps, Visit, rfc3339
+from caselog.workers.producers.journeys import Journey
+from caselog.workers.producers.simulated_case import Act, Actor, Pace, Steps, Visit, rfc3339
 
 Event = dict[str, Any]
 

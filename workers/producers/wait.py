@@ -11,20 +11,29 @@ from kombu import Connection
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from events.broker import EVENTS_QUEUE, HELD, REMOVED, connect, high_water, is_handled, open_channel, queue_status
-from events.errors import CaselogError
-from events.phrases import count_of, sentence
-from events.refusals import refusal
-from schema import parking
-from schema.connection import fence_of, make_engine
-from schema.pausing import find_pause
-from schema.reports import outbox
-from workers.bounded import ANSWER_S, Asked, bounded
-from workers.heartbeat import read_beats
-from workers.queues import removed_statuses
-from workers.remembering import read_memory
-from workers.sampling import AWAY
-from workers.services import Services
+from caselog.events.errors import CaselogError
+from caselog.events.phrases import count_of, sentence
+from caselog.events.transport.broker import (
+    EVENTS_QUEUE,
+    HELD,
+    REMOVED,
+    connect,
+    high_water,
+    is_handled,
+    open_channel,
+    queue_status,
+)
+from caselog.events.transport.refusals import refusal
+from caselog.schema.operations.pause import find_pause
+from caselog.schema.recording import parking
+from caselog.schema.reports import outbox
+from caselog.schema.sessions.connection import fence_of, make_engine
+from caselog.workers.continuity.memory import read_memory
+from caselog.workers.health.queues import removed_statuses
+from caselog.workers.health.sampler import AWAY
+from caselog.workers.process.bounded_call import ANSWER_S, Asked, bounded
+from caselog.workers.servers.locate import Services
+from caselog.workers.telemetry.heartbeat import read_beats
 
 POLL_S: Final = 0.05
 # After a server was lost.

@@ -13,32 +13,40 @@ from typing import Final
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
-from events.afresh import Definitions
-from events.errors import EventError, EventFailed
-from events.fold import fold
-from events.message import Malformed, Message, decode
-from events.refold import refold
-from events.registry import EventRegistry
-from events.resolve import Rules, failure
-from schema import definitions, parking, store
-from schema.connection import limit_idle
-from schema.deadletters import DeadLetter
-from schema.parking import Parked
-from schema.pausing import find_pause
-from schema.reports.tally import ReportTally
-from workers import crashing
-from workers.counting import Counting
-from workers.entries import Entry, apart, dead_entry, identity, parked_name
-from workers.folding import Fault, Folding, Overdue, TooLong
-from workers.loading import Identity, load
-from workers.logs import get_logger
-from workers.namesakes import turns
-from workers.recorded import Recorded, measure
-from workers.screening import screen_all
-from workers.setting_aside import claim, claim_parked, park, set_aside, settle, settle_parked, unpark
-from workers.storing import store_plan
-from workers.suspects import PATIENCE_S, Suspects
-from workers.transactions import Contended, DatabaseAway, OtherSchema, Outrun, Taken, translated, which_schema
+from caselog.events.errors import EventError, EventFailed
+from caselog.events.folding.fold import fold
+from caselog.events.folding.recompute import Definitions
+from caselog.events.folding.refold import refold
+from caselog.events.folding.resolve import Rules, failure
+from caselog.events.model.message import Malformed, Message, decode
+from caselog.events.model.registry import EventRegistry
+from caselog.schema.operations.pause import find_pause
+from caselog.schema.recording import definitions, parking, store
+from caselog.schema.recording.dead_letters import DeadLetter
+from caselog.schema.recording.parking import Parked
+from caselog.schema.reports.tally import ReportTally
+from caselog.schema.sessions.connection import limit_idle
+from caselog.workers.continuity.counting import Counting
+from caselog.workers.process import crash_points
+from caselog.workers.process.logs import get_logger
+from caselog.workers.recording.dead_lettering import claim, claim_parked, park, set_aside, settle, settle_parked, unpark
+from caselog.workers.recording.duplicate_ids import turns
+from caselog.workers.recording.loading import Identity, load
+from caselog.workers.recording.outcome import Recorded, measure
+from caselog.workers.recording.screening import screen_all
+from caselog.workers.recording.storing import store_plan
+from caselog.workers.recording.suspects import PATIENCE_S, Suspects
+from caselog.workers.rule_watch.entry import Entry, apart, dead_entry, identity, parked_name
+from caselog.workers.rule_watch.guard import Fault, Folding, Overdue, TooLong
+from caselog.workers.servers.database_errors import (
+    Contended,
+    DatabaseAway,
+    OtherSchema,
+    Outrun,
+    Taken,
+    translated,
+    which_schema,
+)
 
 ATTEMPTS: Final = 10
 PARKED_EVENTS: Final = 500
@@ -118,7 +126,7 @@ class Recording:
         """
         with translated(), self._engine.begin() as db:
             due = [] if find_pause(db) is not None else parking.due(db, PARKED_EVENTS)
-        crashing.reach("retry.taken")
+        crash_points.reach("retry.taken")
         return self.retry(due)
 
     def retry(self, parked: Sequence[Parked], within: Within | None = None) -> Recorded:
@@ -272,13 +280,13 @@ class Recording:
                     marks = [] if self._counting is None else self._counting.count(db, recorded.stored)
                     if within is not None:
                         within(db, recorded)
-                    crashing.reach("recording.before_commit")
+                    crash_points.reach("recording.before_commit")
             except Contended as error:
                 contended = error
                 continue
             except OtherSchema as error:
                 raise OtherSchema(which_schema(self._engine) or str(error)) from error
-            crashing.reach("recording.committed")
+            crash_points.reach("recording.committed")
             if self._counting is not None:
                 self._counting.keep(marks)
             recorded.stored = []
@@ -302,7 +310,7 @@ class Recording:
         if theirs := claim_parked(db, entries):
             screened = [s for s in screened if (s.event.source, s.event.id) not in theirs]
             refused = [(entry, error) for entry, error in refused if parked_name(entry) not in theirs]
-        crashing.reach("recording.locked")
+        crash_points.reach("recording.locked")
         self._progress()
         again = {s.position for s in screened if (s.event.source, s.event.id) in known} if known else set()
         fresh = [s for s in screened if s.position not in again] if again else screened

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from events.phrases import count_of
+from caselog.events.phrases import count_of
 
 
 class Verdict(msgspec.Struct, frozen=True):

@@ -10,19 +10,18 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection
 
-from events.errors import EventError, IdentityTaken
-from events.fold import Plan
-from events.message import Event, decode
-from events.sameness import refuse_another, refuse_another_than_parked
-from events.traceparent import parse_traceparent
-from schema import deadletters, parking, past
-from schema.deadletters import DeadLetter
-from workers import crashing
-from workers.continuity import Letter
-from workers.entries import Entry, dead_letter, identity, parked_name, unknown_case, waiting
-from workers.recorded import Recorded
-from workers.requeued import Outcome, Requeued, requeued, retried
-from workers.transactions import Contended
+from caselog.events.errors import EventError, IdentityTaken
+from caselog.events.folding.fold import Plan
+from caselog.events.folding.identity import refuse_another, refuse_another_than_parked
+from caselog.events.model.message import Event, decode
+from caselog.events.model.traceparent import parse_traceparent
+from caselog.schema.recording import dead_letters, history, parking
+from caselog.schema.recording.dead_letters import DeadLetter
+from caselog.workers.continuity.comparison import Letter
+from caselog.workers.process import crash_points
+from caselog.workers.recording.outcome import Outcome, Recorded, Requeued, requeued, retried
+from caselog.workers.rule_watch.entry import Entry, dead_letter, identity, parked_name, unknown_case, waiting
+from caselog.workers.servers.database_errors import Contended
 
 
 def set_aside(db: Connection, refused: Sequence[tuple[Entry, EventError | None]]) -> Recorded:
@@ -32,7 +31,7 @@ def set_aside(db: Connection, refused: Sequence[tuple[Entry, EventError | None]]
     """
     if not refused:
         return Recorded()
-    logs = past.logs_of(db, [identity(entry) for entry, _ in refused if isinstance(entry.item, Event)])
+    logs = history.logs_of(db, [identity(entry) for entry, _ in refused if isinstance(entry.item, Event)])
     dead: list[tuple[Entry, EventError]] = []
     for entry, error in refused:
         fault = error
@@ -50,11 +49,11 @@ def _write(db: Connection, dead: list[tuple[Entry, EventError]]) -> Recorded:
     letters = [dead_letter(entry, error) for entry, error in dead]
     fresh = [letter for letter in letters if letter.id is None]
     again = [letter for letter in letters if letter.id is not None]
-    added = deadletters.set_aside(db, fresh) if fresh else []
+    added = dead_letters.set_aside(db, fresh) if fresh else []
     if added:
-        crashing.reach("recording.dead_letter")
+        crash_points.reach("recording.dead_letter")
     if again:
-        deadletters.fail_again(db, again)
+        dead_letters.fail_again(db, again)
     failed = [requeued(letter, Outcome.FAILED) for letter in again] + [
         retried(entry.parked, Outcome.FAILED, reason=letter.reason, message=letter.message)
         for (entry, _), letter in zip(dead, letters, strict=True)
@@ -75,7 +74,7 @@ def _write(db: Connection, dead: list[tuple[Entry, EventError]]) -> Recorded:
 
 def _name(letter: DeadLetter, entry: Entry, error: EventError) -> Letter:
     is_own = isinstance(entry.item, Event) and not isinstance(error, IdentityTaken)
-    return Letter(deadletters.fingerprint(letter.raw), letter.source, letter.event_id, is_own)
+    return Letter(dead_letters.fingerprint(letter.raw), letter.source, letter.event_id, is_own)
 
 
 def park(db: Connection, entries: list[Entry], give_up_s: float) -> Recorded:
@@ -96,7 +95,7 @@ def park(db: Connection, entries: list[Entry], give_up_s: float) -> Recorded:
 def _park_first(db: Connection, entries: list[Entry]) -> Recorded:
     """Park events that never were; another one under the (source, id) of a parked event is a dead letter."""
     parked = parking.park(db, [waiting(entry) for entry in entries])
-    crashing.reach("recording.parked")
+    crash_points.reach("recording.parked")
     dead: list[tuple[Entry, EventError]] = []
     for entry in entries:
         if identity(entry) not in parked:
@@ -117,7 +116,7 @@ def unpark(db: Connection, entries: list[Entry]) -> None:
     done = [name for entry in entries if (name := parked_name(entry)) is not None]
     if done:
         parking.unpark(db, done)
-        crashing.reach("recording.unparked")
+        crash_points.reach("recording.unparked")
 
 
 def claim(db: Connection, entries: list[Entry]) -> tuple[list[Entry], list[Requeued]]:
@@ -125,7 +124,7 @@ def claim(db: Connection, entries: list[Entry]) -> tuple[list[Entry], list[Reque
     letters = [entry.dead for entry in entries if entry.dead is not None]
     if not letters:
         return entries, []
-    ours = deadletters.claim(db, letters)
+    ours = dead_letters.claim(db, letters)
     elsewhere = [requeued(letter, Outcome.ELSEWHERE) for letter in letters if letter.id not in ours]
     return [entry for entry in entries if entry.dead is None or entry.dead.id in ours], elsewhere
 
@@ -138,7 +137,7 @@ def settle(db: Connection, entries: list[Entry], plan: Plan, failed: list[Requeu
     ]
     if not left:
         return []
-    deadletters.remove(db, [letter.id for _, letter in left if letter.id is not None])
+    dead_letters.remove(db, [letter.id for _, letter in left if letter.id is not None])
     became = dict.fromkeys(plan.parked, Outcome.PARKED)
     recorded = {(log.source, log.event_id) for log in plan.logs}
     became |= {at: Outcome.RECORDED for at, _ in left if identity(entries[at]) in recorded}
@@ -148,7 +147,7 @@ def settle(db: Connection, entries: list[Entry], plan: Plan, failed: list[Requeu
 def claim_parked(db: Connection, entries: list[Entry]) -> set[tuple[str, str]]:
     """The names of the parked events of a batch that somebody else tries, discards or hastens: they are left alone.
 
-    To be called once the batch has its locks (`schema.parking.claim`).
+    To be called once the batch has its locks (`caselog.schema.recording.parking.claim`).
     """
     parked = [entry.parked for entry in entries if entry.parked is not None]
     if not parked:

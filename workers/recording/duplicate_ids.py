@@ -10,8 +10,8 @@ from typing import Final
 
 import msgspec
 
-from events.message import Malformed
-from workers.entries import Entry
+from caselog.events.model.message import Malformed
+from caselog.workers.rule_watch.entry import Entry
 
 _encode: Final = msgspec.json.Encoder().encode
 

@@ -6,11 +6,11 @@ from collections.abc import Iterable
 
 from sqlalchemy import Connection
 
-from events.fold import World
-from events.refold import Past, Window, ahead_of_creation, earliest, late_for_actors, late_for_cases
-from events.registry import EventRegistry
-from events.resolve import Screened
-from schema import definitions, past, store
+from caselog.events.folding.fold import World
+from caselog.events.folding.refold import Past, Window, ahead_of_creation, earliest, late_for_actors, late_for_cases
+from caselog.events.folding.resolve import Screened
+from caselog.events.model.registry import EventRegistry
+from caselog.schema.recording import definitions, history, store
 
 Identity = tuple[str, str]
 
@@ -29,7 +29,7 @@ def load(
     actors = sorted(first.actors)
     if actors:
         store.lock_actors(db, actors)
-    last = past.last_logs(db, actors) if actors else {}
+    last = history.last_logs(db, actors) if actors else {}
     late = late_for_actors(batch, first, last)
     known = _recorded(db, batch if suspect_all else [*late, *(s for s in batch if s.case is None and s.actor is None)])
     windows = _windows(db, [s for s in late if _identity(s) not in known], registry)
@@ -47,7 +47,7 @@ def load(
         return world, None, known
     # Stored logs may have codes that this recorder never had: removed since, or recorded by a newer one.
     definitions.retire_unregistered(db, registry)
-    return world, Past(windows=windows, cases=past.case_logs(db, sorted(again)) if again else {}), known
+    return world, Past(windows=windows, cases=history.case_logs(db, sorted(again)) if again else {}), known
 
 
 def _recorded(db: Connection, batch: Iterable[Screened]) -> set[Identity]:
@@ -62,7 +62,7 @@ def _windows(db: Connection, late: list[Screened], registry: EventRegistry) -> d
     log that ends any timer.
     """
     moments = [(s.actor, s.order_key) for s in late if s.actor is not None]
-    covering = past.covering_starts(db, {(actor, key[0]) for actor, key in moments}) if moments else {}
+    covering = history.covering_starts(db, {(actor, key[0]) for actor, key in moments}) if moments else {}
     relevant = []
     for screened, (actor, key) in zip(late, moments, strict=True):
         since = covering.get((actor, key[0]))
@@ -71,10 +71,10 @@ def _windows(db: Connection, late: list[Screened], registry: EventRegistry) -> d
             relevant.append((actor, min(key, since or key), key))
     if not relevant:
         return {}
-    ends = past.next_logs(db, [(actor, key) for actor, _, key in relevant], _timer_ends(registry))
+    ends = history.next_logs(db, [(actor, key) for actor, _, key in relevant], _timer_ends(registry))
     stretches = _merged([(actor, start, end) for (actor, start, _), end in zip(relevant, ends, strict=True)])
-    logs = past.actor_logs(db, stretches)
-    started = past.timers(db, [log.id for part in logs for log in part if log.timer_id == log.id])
+    logs = history.actor_logs(db, stretches)
+    started = history.timers(db, [log.id for part in logs for log in part if log.timer_id == log.id])
     by_id = {timer.id: timer for timer in started}
     windows: dict[str, list[Window]] = {}
     for (actor, start, end), part in zip(stretches, logs, strict=True):
@@ -83,9 +83,9 @@ def _windows(db: Connection, late: list[Screened], registry: EventRegistry) -> d
     return windows
 
 
-def _merged(stretches: list[past.Stretch]) -> list[past.Stretch]:
+def _merged(stretches: list[history.Stretch]) -> list[history.Stretch]:
     """The stretches sorted, those of an actor that overlap made one."""
-    merged: list[past.Stretch] = []
+    merged: list[history.Stretch] = []
     for actor, start, end in sorted(stretches, key=lambda stretch: stretch[:2]):
         if merged and merged[-1][0] == actor and (merged[-1][2] is None or start <= merged[-1][2]):
             before = merged[-1]

@@ -9,11 +9,11 @@ from typing import Final
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from schema import pausing
-from schema.pausing import BREAKER, Pause
-from workers.breaker import Breaker, Verdict
-from workers.logs import get_logger
-from workers.recorded import Recorded
+from caselog.schema.operations import pause as pausing
+from caselog.schema.operations.pause import BREAKER, Pause
+from caselog.workers.process.logs import get_logger
+from caselog.workers.recording.breaker import Breaker, Verdict
+from caselog.workers.recording.outcome import Recorded
 
 LOOK_S: Final = 1.0
 

@@ -13,7 +13,9 @@ from typing import Any, Final
 
 from kombu import Connection, Consumer, Queue
 
-from events.broker import (
+from caselog.events.errors import BrokerRefusal
+from caselog.events.model.message import Event, Message, decode
+from caselog.events.transport.broker import (
     EVENTS_QUEUE,
     connect,
     consume,
@@ -23,21 +25,19 @@ from events.broker import (
     limit_prefetch,
     published_s,
 )
-from events.errors import BrokerRefusal
-from events.events_queue import Standing, consume_removed, open_events, reasons_of
-from events.message import Event, Message, decode
-from events.refusals import refusal
-from workers import crashing
-from workers.backoff import FIRST_DELAY_S, LONGEST_DELAY_S, Backoff
-from workers.heartbeat import Doing, Heartbeat
-from workers.logs import get_logger
-from workers.pausing import PauseWatch
-from workers.recorded import Recorded
-from workers.recording import Recording
-from workers.stopping import exit_in_time
-from workers.tracing import Span, no_span
-from workers.transactions import DatabaseAway, OtherSchema
-from workers.trouble import Trouble
+from caselog.events.transport.events_queue import Standing, consume_removed, open_events, reasons_of
+from caselog.events.transport.refusals import refusal
+from caselog.workers.process import crash_points
+from caselog.workers.process.backoff import FIRST_DELAY_S, LONGEST_DELAY_S, Backoff
+from caselog.workers.process.logs import get_logger
+from caselog.workers.process.shutdown import exit_in_time
+from caselog.workers.process.trouble import Trouble
+from caselog.workers.recording.batch import Recording
+from caselog.workers.recording.outcome import Recorded
+from caselog.workers.recording.pause_watch import PauseWatch
+from caselog.workers.servers.database_errors import DatabaseAway, OtherSchema
+from caselog.workers.telemetry.heartbeat import Doing, Heartbeat
+from caselog.workers.telemetry.tracing import Span, no_span
 
 POLL_S: Final = 1.0
 PAUSED_POLL_S: Final = 0.2
@@ -229,7 +229,7 @@ class Recorder:
 
     def _record(self, connection: Connection) -> bool:
         """Record and ack the batch in hand; False where it was told to stop while the database was away."""
-        crashing.reach("recorder.received")
+        crash_points.reach("recorder.received")
         delay_s = FIRST_DELAY_S
         self._heartbeat.take(**self._held())
         began_s = time.monotonic()
@@ -250,7 +250,7 @@ class Recorder:
         committed_s = time.monotonic()
         waits_s = [committed_s - arrived_s for arrived_s in self._arrivals_s]
         self._last.channel.basic_ack(self._last.delivery_tag, multiple=True)
-        crashing.reach("recorder.acked")
+        crash_points.reach("recorder.acked")
         messages, events, removed = self._messages, self._events, self._removed
         self._forget()
         self._heartbeat.beat(messages=len(messages), events=events, **self._held())

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from datetime import datetime
 from operator import attrgetter
 
-from events.errors import EventError
-from events.message import Malformed
-from events.registry import EventRegistry
-from events.resolve import Screened, screen
-from workers.entries import Entry
-from workers.folding import Folding
-from workers.shared import POSITION
+from caselog.events.errors import EventError
+from caselog.events.folding.resolve import Screened, screen
+from caselog.events.model.message import Malformed
+from caselog.events.model.registry import EventRegistry
+from caselog.workers.rule_watch.entry import Entry
+from caselog.workers.rule_watch.guard import Folding
+from caselog.workers.rule_watch.shared_memory import POSITION
 
 
 def screen_all(

@@ -6,17 +6,17 @@ from contextlib import nullcontext
 
 from sqlalchemy import Connection
 
-from events import facts
-from events.fold import Plan, World
-from events.registry import EventRegistry
-from events.state import CaseState, Log
-from schema import parking, store
-from schema.definitions import retire_unregistered
-from schema.reports import outbox
-from schema.reports.categories import counted_logs
-from schema.reports.tally import ReportTally
-from workers import crashing
-from workers.recorded import Recorded
+from caselog.events.folding import facts
+from caselog.events.folding.fold import Plan, World
+from caselog.events.model.registry import EventRegistry
+from caselog.events.model.state import CaseState, Log
+from caselog.schema.recording import parking, store
+from caselog.schema.recording.definitions import retire_unregistered
+from caselog.schema.reports import outbox
+from caselog.schema.reports.categories import counted_logs
+from caselog.schema.reports.tally import ReportTally
+from caselog.workers.process import crash_points
+from caselog.workers.recording.outcome import Recorded
 
 
 def store_plan(
@@ -46,7 +46,7 @@ def store_plan(
     if started:
         store.insert_timers(db, started)
     deltas = outbox.post(db, sums, moved)
-    crashing.reach("recording.inserted")
+    crash_points.reach("recording.inserted")
     suppressed = sum(log.suppressed for log in plan.logs)
     return Recorded(recorded=len(plan.logs), suppressed=suppressed, deltas=deltas, hastened=hastened)
 

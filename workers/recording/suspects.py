@@ -10,17 +10,17 @@ from typing import Final
 
 from sqlalchemy import Engine
 
-from events.message import Malformed
-from events.phrases import count_of
-from schema import suspects
-from schema.connection import IDLE_IN_BATCH_S
-from schema.suspects import Suspect
-from workers.entries import Entry, identity
-from workers.folding import Folding
-from workers.folding_limits import PATIENCE
-from workers.loading import Identity
-from workers.logs import get_logger
-from workers.transactions import OtherSchema, translated
+from caselog.events.model.message import Malformed
+from caselog.events.phrases import count_of
+from caselog.schema.recording import suspects
+from caselog.schema.recording.suspects import Suspect
+from caselog.schema.sessions.connection import IDLE_IN_BATCH_S
+from caselog.workers.process.logs import get_logger
+from caselog.workers.recording.loading import Identity
+from caselog.workers.rule_watch.entry import Entry, identity
+from caselog.workers.rule_watch.guard import Folding
+from caselog.workers.rule_watch.limits import PATIENCE
+from caselog.workers.servers.database_errors import OtherSchema, translated
 
 # A suspect is tried alone, and its session may stand still until whoever looks on has lost all patience.
 PATIENCE_S: Final = (PATIENCE + 1) * IDLE_IN_BATCH_S

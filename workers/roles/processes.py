@@ -3,106 +3,37 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import timedelta
-from typing import Final
 
-import redis
 from sqlalchemy import Engine, QueuePool
 
-from events.publisher import Publisher
-from events.registry import autodiscover, event_registry
-from events.resolve import Rules
-from schema.connection import IDLE_IN_BATCH_S, make_engine
-from schema.database_url import takes_the_first
-from schema.fencing import Fence
-from schema.server import when_first_connected
-from workers import crashing
-from workers.aggregating import Aggregator
-from workers.breaker import Breaker
-from workers.counting import Counting
-from workers.deploy import deploy_fingerprint
-from workers.exporting import CONNECTIONS, Exporter
-from workers.folding import Folding, take_interrupts
-from workers.garbage import collect_rarely
-from workers.heartbeat import Heartbeat
-from workers.logs import configure_logs, get_logger
-from workers.metrics import Tally, tally_batch, tally_removed
-from workers.pausing import PauseWatch
-from workers.recorded import Recorded
-from workers.recorder import Recorder
-from workers.recording import Recording
-from workers.remembering import Memory
-from workers.removals import Removals
-from workers.services import Services, redis_py_url
-from workers.settings import Settings
-from workers.shared import Shared
-from workers.tasks import AGGREGATE, RETRY_PARKED, Nudge, declare_tasks, make_broker, run_tasks
-from workers.totals import Flusher, Gauges, impatient_redis
-from workers.tracing import batch_span
-from workers.watcher import watch
-
-CLIENT_TIMEOUT_S: Final = 5
-
-
-def make_redis(services: Services) -> redis.Redis:
-    """A Redis client for jobs and heartbeats; nothing is connected yet."""
-    return redis.Redis.from_url(
-        redis_py_url(services.redis_url),
-        socket_connect_timeout=CLIENT_TIMEOUT_S,
-        socket_timeout=CLIENT_TIMEOUT_S,  # a Redis that hangs must not hold the recorder for ever
-        health_check_interval=30,
-    )
-
-
-def make_rules(settings: Settings) -> Rules:
-    return Rules(
-        zone=settings.zone,
-        search_context=settings.search_context,
-        future_tolerance=timedelta(seconds=settings.future_tolerance_s),
-        opening_hours=settings.opening_hours,
-        bank_holidays=settings.bank_holidays,
-    )
-
-
-def make_recording(
-    settings: Settings,
-    services: Services,
-    *,
-    progress: Callable[[], object] = lambda: None,
-    tell: Callable[[str], object] = lambda _: None,
-    fence: Fence | None = None,
-) -> Recording:
-    """The road into the log, with every app of the settings registered and a watcher. Raises `RegistrationError`.
-
-    `fence` is that of the process's other engines: what one of them meets, or Redis tells, holds for all.
-    """
-    crashing.arm(settings.crash_at)
-    autodiscover(settings.apps)
-    shared = Shared()
-    watch(shared, services.database_url, settings.fold_limit_s)
-    folding = Folding(limit_s=settings.fold_limit_s, progress=progress, tell=tell, shared=shared)
-    memory = Memory(impatient_redis(services), fence or Fence())
-    memory.learn()
-    memory.begin()
-    return Recording(
-        make_engine(
-            services.database_url,
-            application="caselog recorder",
-            connections=1,
-            idle_s=IDLE_IN_BATCH_S,
-            by_index=True,
-            fence=memory.fence,
-        ),
-        event_registry,
-        make_rules(settings),
-        transaction_events=settings.batch_events,
-        give_up_parked_s=settings.parked_give_up_s,
-        progress=progress,
-        folding=folding,
-        counting=Counting(memory),
-    )
+from caselog.events.model.registry import event_registry
+from caselog.events.transport.publisher import Publisher
+from caselog.schema.sessions.connection import IDLE_IN_BATCH_S, make_engine
+from caselog.schema.sessions.database_url import takes_the_first
+from caselog.schema.sessions.fencing import Fence
+from caselog.schema.sessions.server import when_first_connected
+from caselog.workers.process.build_info import deploy_fingerprint
+from caselog.workers.process.garbage_collection import collect_rarely
+from caselog.workers.process.logs import configure_logs, get_logger
+from caselog.workers.recording.assembly import make_recording, make_rules
+from caselog.workers.recording.breaker import Breaker
+from caselog.workers.recording.outcome import Recorded, tally_batch
+from caselog.workers.recording.pause_watch import PauseWatch
+from caselog.workers.recording.recorder import Recorder
+from caselog.workers.rule_watch.guard import take_interrupts
+from caselog.workers.servers.locate import Services
+from caselog.workers.servers.redis_client import impatient, make_redis
+from caselog.workers.settings import Settings
+from caselog.workers.tasks.actors import AGGREGATE, RETRY_PARKED, Nudge, declare_tasks, make_broker, run_tasks
+from caselog.workers.tasks.aggregator import Aggregator
+from caselog.workers.tasks.exporter import CONNECTIONS, Exporter
+from caselog.workers.telemetry.counters import Tally, tally_removed
+from caselog.workers.telemetry.heartbeat import Heartbeat
+from caselog.workers.telemetry.removals import Removals
+from caselog.workers.telemetry.totals import Flusher, Gauges
+from caselog.workers.telemetry.tracing import batch_span
 
 
 def tell_session(engine: Engine, services: Services) -> None:
@@ -210,7 +141,7 @@ def flushing(role: str, services: Services, tally: Tally, *engines: Engine) -> I
         in_use, size = sum(pool.checkedout() for pool in pools), sum(pool.size() for pool in pools)
         return Gauges(role=role, pool_in_use=in_use, pool_size=size)
 
-    flusher = Flusher(impatient_redis(services), tally, gauges)
+    flusher = Flusher(impatient(services.redis_url), tally, gauges)
     flusher.start()
     try:
         yield
@@ -225,7 +156,7 @@ def run_demo(services: Services) -> None:
     import threading
     from datetime import UTC, datetime
 
-    from workers.simulate import live
+    from caselog.workers.producers.simulation import live
 
     configure_logs("demo")
     stopping = threading.Event()

@@ -15,30 +15,29 @@ import msgspec
 import redis
 import uvicorn
 from litestar import Litestar
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
-from events.errors import RegistrationError, SettingsError
-from events.registry import autodiscover, event_registry
-from events.resolve import refuses_at_once
-from schema.connection import make_engine
-from schema.fencing import Fence
-from workers.admission import Admission
-from workers.event_intake import EventIntake
-from workers.exposition import Exposition
-from workers.health import Health
-from workers.http_connection import HttpConnection
-from workers.logs import configure_logs, get_logger
-from workers.ops import ops_page
-from workers.pages import checks_json, make_app, versions
-from workers.ping import answer_pings
-from workers.reads import ReadLog
-from workers.remembering import read_memory
-from workers.report_pages import ReportPages
-from workers.roles import tell_session
-from workers.services import Services, redis_py_url
-from workers.settings import Settings
-from workers.stopping import exit_in_time
+from caselog.events.errors import RegistrationError, SettingsError
+from caselog.events.folding.resolve import refuses_at_once
+from caselog.events.model.registry import autodiscover, event_registry
+from caselog.schema.sessions.connection import make_engine
+from caselog.schema.sessions.fencing import Fence
+from caselog.workers.access.admission import Admission
+from caselog.workers.access.reads import ReadLog
+from caselog.workers.continuity.memory import read_memory
+from caselog.workers.health.checks import Health
+from caselog.workers.health.ping import answer_pings
+from caselog.workers.process.logs import configure_logs, get_logger
+from caselog.workers.process.shutdown import exit_in_time
+from caselog.workers.roles.processes import tell_session
+from caselog.workers.servers.locate import Services
+from caselog.workers.servers.redis_client import impatient
+from caselog.workers.settings import Settings
+from caselog.workers.web.app import checks_json, make_app, versions
+from caselog.workers.web.connection import HttpConnection
+from caselog.workers.web.intake import EventIntake
+from caselog.workers.web.ops.assembly import ops_page
+from caselog.workers.web.prometheus import Exposition
+from caselog.workers.web.reports.pages import ReportPages
 
 # Three checks and /metrics ask the database, each in a thread of its own.
 DATABASE_CONNECTIONS: Final = 4
@@ -119,7 +118,8 @@ def web_application(settings: Settings, services: Services) -> Iterator[tuple[Li
         turn_s=REPORT_TURN_S,
         fence=fence,
     )
-    client = _redis_client(services)
+    # One that is away is what the checks are to say, and soon.
+    client = impatient(services.redis_url, within_s=REDIS_TIMEOUT_S)
     with suppress(redis.RedisError):  # before anything is connected: of a list, the old primary is passed over
         read_memory(client, fence)
     health = Health(engine, services.broker_url, client, settings)
@@ -174,16 +174,6 @@ def listen(host: str, port: int) -> socket.socket:
 
 def _answer(settings: Settings, health: Health) -> bytes:
     return msgspec.json.encode({"version": versions(settings), "checks": msgspec.Raw(checks_json(health.check()))})
-
-
-def _redis_client(services: Services) -> redis.Redis:
-    # No retries: a Redis that is away is what the checks are to say, and soon.
-    return redis.Redis.from_url(
-        redis_py_url(services.redis_url),
-        socket_connect_timeout=REDIS_TIMEOUT_S,
-        socket_timeout=REDIS_TIMEOUT_S,
-        retry=Retry(NoBackoff(), 0),
-    )
 
 
 def _url(settings: Settings) -> str:

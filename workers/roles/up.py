@@ -11,14 +11,9 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from events.errors import SettingsError
-from events.urls import shown
-from workers.data_dir import locked
-from workers.embedded import EmbeddedServers
-from workers.progress import counting
-from workers.services import Services, check_writing, combine, find_direct_url, needs
-from workers.settings import Settings, child_environment
-from workers.supervisor import (
+from caselog.events.errors import SettingsError
+from caselog.events.transport.urls import shown
+from caselog.workers.process.supervisor import (
     Command,
     StopRequested,
     Supervisor,
@@ -26,6 +21,11 @@ from workers.supervisor import (
     raising_signals,
     waking_signals,
 )
+from caselog.workers.servers.data_dir import locked
+from caselog.workers.servers.embedded import EmbeddedServers
+from caselog.workers.servers.locate import Services, check_writing, combine, find_direct_url, needs
+from caselog.workers.settings import Settings, child_environment
+from caselog.workers.terminal.progress import counting
 
 
 def run_up(settings: Settings, demo: bool, commands: Sequence[Command] | None = None) -> int:  # noqa: FBT001 - the command line's switch
@@ -67,7 +67,7 @@ def worker_commands(*, demo: bool) -> list[Command]:
 def caselog_program() -> list[str]:
     """What starts another `caselog`: the installed script by its name, so that the process list shows the role."""
     script = Path(sysconfig.get_path("scripts")) / "caselog"
-    return [sys.executable, str(script)] if script.exists() else [sys.executable, "-m", "workers.cli"]
+    return [sys.executable, str(script)] if script.exists() else [sys.executable, "-m", "caselog.workers.cli"]
 
 
 def refuse_taken_port(host: str, port: int) -> None:
@@ -110,15 +110,15 @@ def where_to_look(settings: Settings, broker_url: str) -> str:
 
 def _migrate(services: Services, database_url: str, settings: Settings) -> None:
     """To this version's schema and rules: who starts everything with one command need know nothing of either."""
-    from schema.fencing import Fence  # noqa: PLC0415 - as what follows
-    from schema.migrate import migrate  # noqa: PLC0415 - Alembic is slow to import, and only this needs it
-    from schema.session_proof import prove_session  # noqa: PLC0415 - likewise
-    from workers.rebuild import rebuild_outdated  # noqa: PLC0415 - likewise, and seldom needed
-    from workers.remembering import Memory  # noqa: PLC0415 - likewise
-    from workers.roles import make_rules  # noqa: PLC0415 - likewise
-    from workers.totals import impatient_redis  # noqa: PLC0415 - likewise
+    from caselog.schema.migrations.upgrade import migrate  # noqa: PLC0415 - Alembic is slow to import, and only this needs it
+    from caselog.schema.sessions.fencing import Fence  # noqa: PLC0415 - as what follows
+    from caselog.schema.sessions.proof import prove_session  # noqa: PLC0415 - likewise
+    from caselog.workers.continuity.memory import Memory  # noqa: PLC0415 - likewise
+    from caselog.workers.recording.assembly import make_rules  # noqa: PLC0415 - likewise
+    from caselog.workers.servers.redis_client import impatient  # noqa: PLC0415 - likewise
+    from caselog.workers.verification.rebuild import rebuild_outdated  # noqa: PLC0415 - likewise, and seldom needed
 
-    memory = Memory(impatient_redis(services), Fence())
+    memory = Memory(impatient(services.redis_url), Fence())
     memory.learn()  # an old primary that came back is not to be written to
     database_url = prove_session(database_url, "migrate", fence=memory.fence)
     migrate(database_url, complain)

@@ -5,17 +5,15 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from decimal import Decimal
+from collections.abc import Iterable, Iterator, Sequence
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, BinaryIO, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
-import msgspec
-
-from workers.output import as_text, one_line, rfc3339
+from caselog.workers.rows.output import as_text, one_line, rfc3339
+from caselog.workers.rows.values import Conversion, converted, encode, json_text, number
 
 if TYPE_CHECKING:
-    from schema.reports.declaring import Column
+    from caselog.schema.reports.terms.columns import Column
 
 
 class RowFormat(StrEnum):
@@ -35,8 +33,6 @@ class Format(StrEnum):
 # it makes it text. A cell that has apostrophes before it already gets one more: so taking one away gives the cell back.
 _FORMULA: Final = re.compile("'*[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
 
-_json: Final = msgspec.json.Encoder(decimal_format="number")
-
 
 def write(
     out: BinaryIO, columns: Sequence[Column], rows: Iterable[Sequence[Any]], form: str, *, bom: bool = False
@@ -50,7 +46,7 @@ def write(
     * Parquet: typed by the columns' kinds, each with its description and unit as metadata.
     """
     if form == RowFormat.PARQUET:
-        from workers.parquet import write_parquet
+        from caselog.workers.rows.parquet import write_parquet
 
         return write_parquet(out, columns, rows)
     if form == RowFormat.CSV:
@@ -66,7 +62,7 @@ def json_objects(columns: Sequence[Column], rows: Iterable[Sequence[Any]]) -> It
     names = [column.name for column in columns]
     values = [_JSON.get(column.kind) for column in columns]
     for row in rows:
-        yield one_line(_json.encode(dict(zip(names, converted(values, row), strict=True))))
+        yield one_line(encode(dict(zip(names, converted(values, row), strict=True))))
 
 
 def harmless(text: str) -> str:
@@ -88,28 +84,6 @@ def _write_csv(out: BinaryIO, columns: Sequence[Column], rows: Iterable[Sequence
     finally:
         text.detach()
     return count
-
-
-Conversion: TypeAlias = Callable[[Any], Any]
-
-
-def converted(conversions: Sequence[Conversion | None], row: Sequence[Any]) -> list[Any]:
-    """Each value as its column has it; null is null."""
-    return [
-        value if conversion is None or value is None else conversion(value)
-        for conversion, value in zip(conversions, row, strict=True)
-    ]
-
-
-def number(value: float | Decimal) -> float:
-    """A declaration may leave it to PostgreSQL whether a sum is a bigint or a numeric."""
-    if isinstance(value, Decimal):
-        return int(value) if value == value.to_integral_value() else float(value)
-    return value
-
-
-def json_text(value: Any) -> str:
-    return _json.encode(value).decode()
 
 
 _JSON: Final[dict[str, Conversion]] = {"moment": rfc3339, "bytes": as_text, "number": number}

@@ -36,7 +36,7 @@ def json_line(encoded: bytes) -> bytes:
 
 
 def write_rows(out: BinaryIO, columns: Sequence[str], rows: Iterable[Sequence[Any]], form: Literal["jsonl"]) -> int:
-    """Write rows as JSON lines, one at a time. Returns how many. What has declared columns: `workers.formats`.
+    """Write rows as JSON lines, one at a time. Returns how many. What has declared columns: `formats.py`.
 
     Timestamps are RFC 3339 in UTC; bytes become text, with replacement characters where they are no UTF-8.
     """

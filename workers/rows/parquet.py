@@ -10,8 +10,8 @@ from typing import Any, BinaryIO, Final
 import pyarrow as pa
 from pyarrow.parquet import ParquetWriter
 
-from schema.reports.declaring import Column
-from workers.formats import Conversion, converted, json_text, number
+from caselog.schema.reports.terms.columns import Column
+from caselog.workers.rows.values import Conversion, converted, json_text, number
 
 # A row group is what a reader takes into memory at once, and so does its writer.
 ROW_GROUP_BYTES: Final = 16 * 1024 * 1024

@@ -15,9 +15,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Final, Protocol
 
-from events.credentials import hide
-from events.errors import CaselogError
-from events.phrases import sentence
+from caselog.events.credentials import hide
+from caselog.events.errors import CaselogError
+from caselog.events.phrases import sentence
 
 # Part of an upload, held in memory. Object stores take up to 10,000 parts: files of up to 160 GB.
 PART_BYTES: Final = 16 * 1024 * 1024

@@ -7,11 +7,11 @@ from typing import Final
 
 import msgspec
 
-from events.errors import EventError, MalformedEvent, UnknownCase
-from events.message import Event, Malformed, Message, decode, misspelt_members, open_event
-from events.phrases import count_of, said, storable
-from schema.deadletters import DeadLetter
-from schema.parking import Parked
+from caselog.events.errors import EventError, MalformedEvent, UnknownCase
+from caselog.events.model.message import Event, Malformed, Message, decode, misspelt_members, open_event
+from caselog.events.phrases import count_of, said, storable
+from caselog.schema.recording.dead_letters import DeadLetter
+from caselog.schema.recording.parking import Parked
 
 # With a traceback and all faults of an event; a rule may refuse an event in more words than anybody reads.
 MESSAGE_CHARACTERS: Final = 20_000

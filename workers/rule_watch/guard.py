@@ -2,7 +2,7 @@
 
 A thread of this process looks on twice a second, interrupts a rule that takes too long, and says meanwhile that the
 worker folds. It reaches what Python runs, and what sleeps in the main thread; for what hangs in C the watcher, a
-process of its own, replaces this one (workers/watcher.py, decision 99).
+process of its own, replaces this one (workers/rule_watch/watcher.py, decision 99).
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from typing import Final
 
 import msgspec
 
-from events.errors import CaselogError, Interrupted
-from events.fold import STORED
-from schema.connection import IDLE_IN_BATCH_S
-from workers.entries import Entry
-from workers.folding_limits import is_overdue, queued_s
-from workers.logs import get_logger
-from workers.shared import CELLS_BYTES, IS_ACTIVE, NOBODYS, POSITION, STEPS, THREAD, Shared
+from caselog.events.errors import CaselogError, Interrupted
+from caselog.events.folding.fold import STORED
+from caselog.schema.sessions.connection import IDLE_IN_BATCH_S
+from caselog.workers.process.logs import get_logger
+from caselog.workers.rule_watch.entry import Entry
+from caselog.workers.rule_watch.limits import is_overdue, queued_s
+from caselog.workers.rule_watch.shared_memory import CELLS_BYTES, IS_ACTIVE, NOBODYS, POSITION, STEPS, THREAD, Shared
 
 LOOK_S: Final = 0.5
 # A batch takes a tenth of a second; what folds for longer than this is said to.

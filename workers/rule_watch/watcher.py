@@ -1,12 +1,13 @@
 """The watcher of a worker: a process that ends the worker where a rule hangs, and sees where a rule ended the worker.
 
-    python -m workers.watcher PID FD
+    python -m caselog.workers.rule_watch.watcher PID FD
 
-`FD` is the memory in which the worker says what its rules are at (workers/shared.py); on its standard input come a line
-of JSON with what it has to know, then each signal that the worker gets, as a byte; and its end when the worker ends.
-A rule that hangs in C holds Python's lock: no thread of the worker runs, no handler of a signal. So it is from here
-that the event is remembered as a suspect and the worker killed, for its supervisor to start another (decision 99).
-Likewise where the worker ended while rules were called: by `os._exit`, a crash in C, the kernel out of memory.
+`FD` is the memory in which the worker says what its rules are at (workers/rule_watch/shared_memory.py); on its standard
+input come a line of JSON with what it has to know, then each signal that the worker gets, as a byte; and its end when
+the worker ends. A rule that hangs in C holds Python's lock: no thread of the worker runs, no handler of a signal. So it
+is from here that the event is remembered as a suspect and the worker killed, for its supervisor to start another
+(decision 99). Likewise where the worker ended while rules were called: by `os._exit`, a crash in C, the kernel out of
+memory.
 """
 
 from __future__ import annotations
@@ -21,13 +22,13 @@ import threading
 import time
 from typing import Any, Final
 
-from workers.folding_limits import is_overdue, queued_s
-from workers.shared import IS_ACTIVE, POSITION, STEPS, THREAD, Shared
+from caselog.workers.rule_watch.limits import is_overdue, queued_s
+from caselog.workers.rule_watch.shared_memory import IS_ACTIVE, POSITION, STEPS, THREAD, Shared
 
 LOOK_S: Final = 0.5
 # So much longer than the worker itself takes to interrupt a rule, which is better: nothing else has to be done again.
 GRACE_S: Final = 10.0
-# A worker that can still run ends itself after 8 seconds (workers/stopping.py).
+# A worker that can still run ends itself after 8 seconds (workers/process/shutdown.py).
 STOP_WITHIN_S: Final = 9.0
 CONNECT_TIMEOUT_S: Final = 5
 _STATE: Final = 0
@@ -43,7 +44,7 @@ def watch(shared: Shared, database_url: str, limit_s: float) -> None:
     reader, writer = os.pipe()
     _started.append(
         subprocess.Popen(  # noqa: S603 - our own program
-            [sys.executable, "-m", "workers.watcher", str(os.getpid()), str(shared.file)],
+            [sys.executable, "-m", "caselog.workers.rule_watch.watcher", str(os.getpid()), str(shared.file)],
             stdin=reader,
             stdout=subprocess.DEVNULL,
             pass_fds=[shared.file],
@@ -151,8 +152,8 @@ def _thread(pid: int, thread: int) -> tuple[str, int]:
 
 def _remember(database_url: str, hand: _Hand, why: str, *, is_ending: bool = False) -> None:
     """Write down whose rule it is. Whatever fails, the worker is ended all the same: it does nothing any more."""
-    from schema import suspects  # noqa: PLC0415 - it is seldom needed, and most of what this process would hold
-    from schema.connection import limit_statements, make_engine  # noqa: PLC0415
+    from caselog.schema.recording import suspects  # noqa: PLC0415 - it is seldom needed, and most of what this process would hold
+    from caselog.schema.sessions.connection import limit_statements, make_engine  # noqa: PLC0415
 
     try:
         engine = make_engine(database_url, application="caselog watcher", connections=1)

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
 
-from events.errors import SettingsError
-from workers.supervisor import die_with_parent
+from caselog.events.errors import SettingsError
+from caselog.workers.process.supervisor import die_with_parent
 
 # Nothing of the caller's environment reaches a server: PGDATA, PGOPTIONS or a locale would change what it does.
 ENVIRONMENT = {"LC_ALL": "C", "PATH": os.defpath}

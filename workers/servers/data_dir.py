@@ -25,8 +25,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from events.errors import SettingsError
-from events.phrases import sentence
+from caselog.events.errors import SettingsError
+from caselog.events.phrases import sentence
 
 OUTSIDE_ROOT = Path("/var/lib/caselog")
 # What systemd's table of user ids leaves to nobody, and a container that maps 65,536 of them still has.

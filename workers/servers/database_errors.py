@@ -10,10 +10,10 @@ import psycopg
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
-from events.errors import CaselogError
-from schema.copying import broke
-from schema.sessions import why_left
-from schema.store import TAKEN
+from caselog.events.errors import CaselogError
+from caselog.schema.recording.store import TAKEN
+from caselog.schema.sessions.leaving import why_left
+from caselog.schema.sql.copy import broke
 
 # Deadlock and serialization failure: the same transaction succeeds when it is tried again.
 _AGAIN: Final = ("40001", "40P01")
@@ -41,7 +41,7 @@ def which_schema(engine: Engine) -> str | None:
 
     Asks the database, and reads the migrations: for who has met another schema, and not again and again.
     """
-    from schema.migrate import tell_revisions  # noqa: PLC0415 - Alembic is not for who has the right schema
+    from caselog.schema.migrations.upgrade import tell_revisions  # noqa: PLC0415 - Alembic is not for who has the right schema
 
     try:
         with engine.connect() as db:

@@ -7,9 +7,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from workers.data_dir import Place, find_place, make_place, orphans, remove_outside, remove_place, remove_sockets
-from workers.local_postgres import LocalPostgres, accepts_postgres, postgres_url, stop_left_over_postgres
-from workers.local_redis import LocalRedis, accepts_redis, redis_url, stop_left_over_redis
+from caselog.workers.servers.data_dir import (
+    Place,
+    find_place,
+    make_place,
+    orphans,
+    remove_outside,
+    remove_place,
+    remove_sockets,
+)
+from caselog.workers.servers.postgres import LocalPostgres, accepts_postgres, postgres_url, stop_left_over_postgres
+from caselog.workers.servers.redis import LocalRedis, accepts_redis, redis_url, stop_left_over_redis
 
 
 @dataclass(frozen=True)

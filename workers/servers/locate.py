@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 from pydantic import SecretStr
 
-from events import urls
-from events.errors import SettingsError
-from workers.embedded import EmbeddedUrls, locate
-from workers.settings import Settings
+from caselog.events.errors import SettingsError
+from caselog.events.transport import urls
+from caselog.workers.servers.embedded import EmbeddedUrls, locate
+from caselog.workers.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def combine(settings: Settings, running: EmbeddedUrls) -> Services:
 
 def check_writing(services: Services) -> None:
     """Raises `SettingsError` where the database's URL leads whoever writes to a server that takes no writes."""
-    from schema import database_url  # noqa: PLC0415 - it takes the driver along
+    from caselog.schema.sessions import database_url  # noqa: PLC0415 - it takes the driver along
 
     try:
         database_url.check_writing(services.database_url)

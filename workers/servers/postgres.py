@@ -23,9 +23,8 @@ import psycopg
 from psycopg import sql
 from psycopg.pq import PGconn, Ping
 
-from events.errors import SettingsError
-from workers.data_dir import Place
-from workers.server_process import (
+from caselog.events.errors import SettingsError
+from caselog.workers.servers.child_process import (
     ENVIRONMENT,
     Program,
     ServerProcess,
@@ -34,6 +33,7 @@ from workers.server_process import (
     last_words,
     stop_left_over,
 )
+from caselog.workers.servers.data_dir import Place
 
 USER = DATABASE = "caselog"
 # Run by root, the programs refuse to work. This one wants a user with a name, for a second and in a directory of ours.

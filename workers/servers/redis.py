@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
-from events.errors import SettingsError
-from workers.data_dir import Place
-from workers.server_process import ENVIRONMENT, Program, ServerProcess, stop_left_over
+from caselog.events.errors import SettingsError
+from caselog.workers.servers.child_process import ENVIRONMENT, Program, ServerProcess, stop_left_over
+from caselog.workers.servers.data_dir import Place
 
 OLDEST_VERSION: Final = (6, 2)  # XAUTOCLAIM
 # Who has both on PATH gets what the wheel would have brought.

@@ -22,22 +22,23 @@ from dramatiq.brokers.redis import RedisBroker
 from periodiq import PeriodiqMiddleware, Scheduler, cron
 from sqlalchemy import Engine
 
-from schema import search
-from schema.reports.outbox import TAKEN_DELTAS
-from workers.aggregating import Aggregator
-from workers.continuity import RUNS_KEPT_DAYS
-from workers.exporting import Exporter
-from workers.heartbeat import Doing, Heartbeat
-from workers.logs import get_logger
-from workers.losses import tell, tidy_runs
-from workers.mending import UPKEEP as UPKEEP_WHO
-from workers.mending import tidy
-from workers.metrics import AGGREGATED, Tally, tally_retry
-from workers.reads import forget_reads, move_all_reads
-from workers.recording import Recording
-from workers.stopping import exit_in_time
-from workers.transactions import Contended, DatabaseAway, OtherSchema, translated, which_schema
-from workers.trouble import Trouble
+from caselog.schema.operations import search
+from caselog.schema.reports.outbox import TAKEN_DELTAS
+from caselog.workers.access.reads import forget_reads, move_all_reads
+from caselog.workers.continuity.comparison import RUNS_KEPT_DAYS
+from caselog.workers.continuity.losses import tell, tidy_runs
+from caselog.workers.deadletters.requeue import UPKEEP as UPKEEP_WHO
+from caselog.workers.deadletters.requeue import tidy
+from caselog.workers.process.logs import get_logger
+from caselog.workers.process.shutdown import exit_in_time
+from caselog.workers.process.trouble import Trouble
+from caselog.workers.recording.batch import Recording
+from caselog.workers.recording.outcome import tally_retry
+from caselog.workers.servers.database_errors import Contended, DatabaseAway, OtherSchema, translated, which_schema
+from caselog.workers.tasks.aggregator import Aggregator
+from caselog.workers.tasks.exporter import Exporter
+from caselog.workers.telemetry.counters import AGGREGATED, Tally
+from caselog.workers.telemetry.heartbeat import Doing, Heartbeat
 
 NAMESPACE: Final = "caselog"
 QUEUE: Final = "caselog.tasks"

@@ -11,16 +11,16 @@ from typing import Final
 
 from sqlalchemy import Connection, Engine
 
-from events.afresh import Definitions, fold_whole_case
-from events.facts import Facts
-from events.registry import EventRegistry
-from events.resolve import Rules
-from events.state import Log
-from schema import past
-from schema.connection import make_engine
-from schema.definitions import retire_unregistered
-from schema.reports import facts, outbox
-from workers import crashing
+from caselog.events.folding.facts import Facts
+from caselog.events.folding.recompute import Definitions, fold_whole_case
+from caselog.events.folding.resolve import Rules
+from caselog.events.model.registry import EventRegistry
+from caselog.events.model.state import Log
+from caselog.schema.recording import history
+from caselog.schema.recording.definitions import retire_unregistered
+from caselog.schema.reports import facts, outbox
+from caselog.schema.sessions.connection import make_engine
+from caselog.workers.process import crash_points
 
 # Whole logs of so many cases are in memory at once.
 CASES: Final = 500
@@ -41,14 +41,14 @@ class Aggregator:
         """Do one block. Returns how many deltas it took out of the outbox: 0 where there was nothing left to take."""
         with self._engine.begin() as db:
             taken = outbox.take(db)
-            crashing.reach("aggregator.taken")
+            crash_points.reach("aggregator.taken")
             if taken.cases:
                 # A log may have a code that is not registered here: removed since, or recorded by a newer recorder.
                 retire_unregistered(db, self._registry)
             for start in range(0, len(taken.cases), CASES):
                 self._compute_facts(db, taken.cases[start : start + CASES])
-            crashing.reach("aggregator.before_commit")
-        crashing.reach("aggregator.committed")
+            crash_points.reach("aggregator.before_commit")
+        crash_points.reach("aggregator.committed")
         return taken.deltas
 
     def add_all_up(self) -> int:
@@ -60,7 +60,7 @@ class Aggregator:
 
     def _compute_facts(self, db: Connection, cases: list[str]) -> None:
         facts.lock_facts(db, cases)
-        found = [self._facts_of(case, logs) for case, logs in past.case_logs(db, cases).items()]
+        found = [self._facts_of(case, logs) for case, logs in history.case_logs(db, cases).items()]
         self.written.update(facts.replace_facts(db, cases, found))
 
     def _facts_of(self, case: str, logs: list[Log]) -> Facts:

@@ -1,7 +1,7 @@
 """The work of an export in the background: a report is read and written to its target, once in the end.
 
-What is to be done stands in `report_export` (schema/report_exports.py). Killed anywhere, an export is taken up by
-another worker once its hold has run out, and begun anew; what the dead one left is removed.
+What is to be done stands in `report_export` (schema/operations/background_exports.py). Killed anywhere, an export is
+taken up by another worker once its hold has run out, and begun anew; what the dead one left is removed.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ import psycopg
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
-from events.credentials import hide
-from events.errors import CaselogError
-from schema import report_exports
-from schema.report_exports import HELD_S, Export
-from schema.reports.reading import read_rows
-from workers.export_target import Unpublished, location, open_target, refuse_outside
-from workers.formats import write
-from workers.logs import get_logger
-from workers.transactions import is_other_schema, which_schema
+from caselog.events.credentials import hide
+from caselog.events.errors import CaselogError
+from caselog.schema.operations import background_exports
+from caselog.schema.operations.background_exports import HELD_S, Export
+from caselog.schema.reports.reading import read_rows
+from caselog.workers.process.logs import get_logger
+from caselog.workers.rows.formats import write
+from caselog.workers.rows.targets import Unpublished, location, open_target, refuse_outside
+from caselog.workers.servers.database_errors import is_other_schema, which_schema
 
 RENEWED_S: Final = 1.0
 CONNECTIONS: Final = 3
@@ -75,15 +75,15 @@ class Exporter:
 
     def _claim(self) -> Export | None:
         with self._engine.begin() as db:
-            return report_exports.claim(db)
+            return background_exports.claim(db)
 
     def _tidy(self) -> None:
         with self._engine.begin() as db:
-            report_exports.expire(db, self._retention_days)
-            for lost in report_exports.give_up(db):
+            background_exports.expire(db, self._retention_days)
+            for lost in background_exports.give_up(db):
                 get_logger().warning("an export failed", export=lost.id, failure=lost.failure)
         with self._engine.begin() as db:
-            unwanted = report_exports.claim_removals(db)
+            unwanted = background_exports.claim_removals(db)
         for export in unwanted:
             if self._stopping.is_set():
                 return
@@ -98,9 +98,9 @@ class Exporter:
             get_logger().warning("the file of an export cannot be removed", export=export.id, failure=failure)
         with self._engine.begin() as db:
             if failure is None:
-                report_exports.removed(db, export.id)
+                background_exports.removed(db, export.id)
             else:
-                report_exports.not_removed(db, export.id, failure)
+                background_exports.not_removed(db, export.id, failure)
 
     def _run(self, export: Export) -> None:
         hold = _Hold(self._engine, export, self._stopping, self._renewed_s)
@@ -109,7 +109,7 @@ class Exporter:
         except Exception as error:
             if self._stopping.is_set():
                 with self._engine.begin() as db:
-                    report_exports.release(db, export)
+                    background_exports.release(db, export)
                 get_logger().info("an export is left to another worker", export=export.id)
             elif hold.is_lost:
                 get_logger().info("an export was cancelled, or taken over by another worker", export=export.id)
@@ -117,7 +117,7 @@ class Exporter:
                 raise  # its hold runs out, and it is begun anew
             elif is_other_schema(error) and which_schema(self._engine) is not None:
                 with self._engine.begin() as db:  # for a worker of the schema's version, or until it is migrated
-                    report_exports.release(db, export)
+                    background_exports.release(db, export)
                 raise
             else:
                 self._fail(export, error, hold.rows)
@@ -125,7 +125,7 @@ class Exporter:
     def _fail(self, export: Export, error: Exception, rows: int) -> None:
         failure = _reason(error, export)
         with self._engine.begin() as db:
-            report_exports.fail(db, export, failure, rows=rows)
+            background_exports.fail(db, export, failure, rows=rows)
         get_logger().warning("an export failed", export=export.id, failure=failure)
 
     def _export(self, export: Export, hold: _Hold) -> None:
@@ -157,11 +157,11 @@ class Exporter:
     def _publish(self, export: Export, file: Unpublished, hold: _Hold, *, rows: int, size: int) -> None:
         """Under the row's lock: nobody can take it over or cancel it between the file and the word that it is done."""
         with self._engine.begin() as db:
-            if not report_exports.finishing(db, export):
+            if not background_exports.finishing(db, export):
                 hold.is_lost = True
                 raise _Interrupted
             file.publish()
-            report_exports.finish(db, export, rows=rows, size=size)
+            background_exports.finish(db, export, rows=rows, size=size)
 
 
 class _Hold:
@@ -198,7 +198,7 @@ class _Hold:
         while not self._over.wait(self._renewed_s):
             try:
                 with self._engine.begin() as db:
-                    is_held = report_exports.renew(db, self._export, self.rows)
+                    is_held = background_exports.renew(db, self._export, self.rows)
                 held_until_s = time.monotonic() + HELD_S
             except DBAPIError:
                 is_held = time.monotonic() < held_until_s  # afterwards another worker may have it

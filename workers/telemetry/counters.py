@@ -1,8 +1,8 @@
 """What the workers count and measure: the families of metrics, and the increments of one process.
 
-A worker adds to a `Tally` once a batch; `workers/totals.py` carries the increments to Redis, where those of all workers
-are summed, and `workers/exposition.py` shows the sums at /metrics. No label holds what a sender wrote: keys and codes
-are those of recorded events, which are registered; reasons are those of docs/dead-letters.md.
+A worker adds to a `Tally` once a batch; `workers/telemetry/totals.py` carries the increments to Redis, where those of
+all workers are summed, and `workers/web/prometheus.py` shows the sums at /metrics. No label holds what a sender wrote:
+keys and codes are those of recorded events, which are registered; reasons are those of docs/dead-letters.md.
 """
 
 from __future__ import annotations
@@ -10,14 +10,13 @@ from __future__ import annotations
 import threading
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final, TypeAlias
 
 import msgspec
 
-from schema.deadletters import REASONS
-from workers.recorded import Recorded
-from workers.removals import POLICY_KEYS
+from caselog.schema.recording.dead_letters import REASONS
+from caselog.workers.telemetry.removals import POLICY_KEYS
 
 # A family's name, then its labels' values; of a histogram "le" and the bucket's edge, or "sum".
 Field: TypeAlias = tuple[str, ...]
@@ -135,34 +134,7 @@ class Tally:
         return taken
 
 
-def tally_batch(tally: Tally, recorded: Recorded, *, receipts_s: Collection[float]) -> None:
-    """What became of a recorder's batch. `receipts_s`: seconds since the arrival of each of its events."""
-    _tally_outcome(tally, recorded)
-    tally.count(PARKED, recorded.parked)
-    tally.observe(EVENT_TO_COMMIT, recorded.ages_s)
-    tally.observe(RECEIPT_TO_COMMIT, receipts_s)
-    tally.observe(BATCH_EVENTS, (len(receipts_s),))
-
-
-def tally_retry(tally: Tally, recorded: Recorded) -> None:
-    """What became of parked events that were tried again. How long they waited says nothing about the recorder."""
-    _tally_outcome(tally, recorded)
-    tally.count(PARKED_AGAIN, recorded.parked)
-
-
 def tally_removed(tally: Tally, counts: Mapping[str, int]) -> None:
     """Messages that came back after a policy removed them, by RabbitMQ's reason."""
     for reason, messages in counts.items():
         tally.count(REMOVED, messages, reason if reason in POLICY_KEYS else OTHER)
-
-
-def _tally_outcome(tally: Tally, recorded: Recorded) -> None:
-    for name, events in recorded.codes.items():
-        tally.count(RECORDED, events, *name)
-    tally.count(SUPPRESSED, recorded.suppressed)
-    tally.count(DUPLICATES, recorded.duplicates)
-    for reason, events in recorded.dead.items():
-        tally.count(DEAD, events, reason if reason in REASONS else OTHER)
-    for what, logs in recorded.refolds.items():
-        tally.count(REFOLDS, logs, what)
-    tally.observe(TRANSACTION, recorded.transactions_s)

@@ -12,7 +12,7 @@ from typing import Any, Final
 import msgspec
 import redis
 
-from workers.deploy import installed_version
+from caselog.workers.process.build_info import installed_version
 
 PREFIX: Final = "caselog:heartbeat:"
 # A worker that vanished without a word is missed for so long; then nobody expects it any more.

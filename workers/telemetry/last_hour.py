@@ -10,8 +10,15 @@ from typing import Final
 
 import msgspec
 
-from workers.metrics import DEAD, EVENT_TO_COMMIT, RECEIPT_TO_COMMIT, RECORDED, Field, HistogramFamily
-from workers.totals import bucket_counts, count_all
+from caselog.workers.telemetry.counters import (
+    DEAD,
+    EVENT_TO_COMMIT,
+    RECEIPT_TO_COMMIT,
+    RECORDED,
+    Field,
+    HistogramFamily,
+)
+from caselog.workers.telemetry.totals import bucket_counts, count_all
 
 EVERY_S: Final = 3.0
 KEPT_S: Final = 3600.0

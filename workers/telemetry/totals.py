@@ -17,11 +17,8 @@ from typing import Any, Final
 
 import msgspec
 import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
-from workers.metrics import LE, CounterFamily, Field, HistogramFamily, Tally
-from workers.services import Services, redis_py_url
+from caselog.workers.telemetry.counters import LE, CounterFamily, Field, HistogramFamily, Tally
 
 TOTALS: Final = "caselog:metrics:totals"
 GAUGES: Final = "caselog:metrics:gauges:"
@@ -94,21 +91,6 @@ class Flusher:
         while not self._stopping.wait(INTERVAL_S):
             with suppress(redis.RedisError):  # kept, and sent when Redis is back; health says that it is away
                 self.flush()
-
-
-def impatient_redis(services: Services) -> redis.Redis:
-    """A Redis client that gives up soon and does not retry: for what must not keep a worker from stopping."""
-    return impatient(services.redis_url)
-
-
-def impatient(redis_url: str) -> redis.Redis:
-    """As `impatient_redis`, for the URL of a Redis."""
-    return redis.Redis.from_url(
-        redis_py_url(redis_url),
-        socket_connect_timeout=TIMEOUT_S,
-        socket_timeout=TIMEOUT_S,
-        retry=Retry(NoBackoff(), 0),
-    )
 
 
 def read_totals(client: redis.Redis) -> Mapping[Field, float]:

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from events.broker import EVENTS_QUEUE
-from events.message import Event, Message
-from events.traceparent import TraceParent, parse_traceparent
+from caselog.events.model.message import Event, Message
+from caselog.events.model.traceparent import TraceParent, parse_traceparent
+from caselog.events.transport.broker import EVENTS_QUEUE
 
 if TYPE_CHECKING:
     from opentelemetry.trace import TracerProvider

@@ -8,7 +8,7 @@ from typing import Final
 
 import plotext
 
-from schema.reports.reading import By
+from caselog.schema.reports.reading import By
 
 # A label such as 2026-11-23, and room to tell it from the next.
 _LABEL_CELLS: Final = 14

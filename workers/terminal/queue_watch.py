@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from schema.pausing import Pause
-from workers.output import json_line, make_table
-from workers.rates import QueueLine
-from workers.sampling import AWAY
+from caselog.schema.operations.pause import Pause
+from caselog.workers.health.queue_rates import QueueLine
+from caselog.workers.health.sampler import AWAY
+from caselog.workers.rows.output import json_line, make_table
 
 if TYPE_CHECKING:
-    from workers.queues import QueueView
+    from caselog.workers.health.queues import QueueView
 
 EVERY_S: Final = 1.0
 SPARKS: Final = "▁▂▃▄▅▆▇█"

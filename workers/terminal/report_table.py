@@ -10,8 +10,8 @@ from zoneinfo import ZoneInfo
 
 from rich.cells import cell_len, chop_cells
 
-from schema.reports.declaring import Column
-from workers.output import visible
+from caselog.schema.reports.terms.columns import Column
+from caselog.workers.rows.output import visible
 
 # Text is wrapped to no less than this: where even then a row does not fit, its columns are listed one below the other.
 NARROWEST_TEXT: Final = 12

@@ -11,17 +11,17 @@ from itertools import groupby, islice
 from operator import attrgetter, itemgetter
 from typing import Any, Final
 
-from events.afresh import ActorAfresh, Definitions, fold_whole_case, set_by
-from events.facts import Facts
-from events.resolve import Rules
-from events.state import MEMORY, CaseState, Log, TimerState
-from schema import verifying
-from schema.findings import Entry, Finding
-from schema.proof import CASE, CASE_PLAIN, FLAGS, TIMER, Session
-from schema.reports.declaring import SUMS
-from schema.reports.finding import summed_reports
-from schema.verifying import ACTOR_LOG, LOG, ROW, Part, Row
-from workers.checking_facts import StoredFacts
+from caselog.events.folding.facts import Facts
+from caselog.events.folding.recompute import ActorAfresh, Definitions, fold_whole_case, set_by
+from caselog.events.folding.resolve import Rules
+from caselog.events.model.state import MEMORY, CaseState, Log, TimerState
+from caselog.schema.reports.catalogue import summed_reports
+from caselog.schema.reports.terms.report import SUMS
+from caselog.schema.verification import streams
+from caselog.schema.verification.findings import Entry, Finding
+from caselog.schema.verification.session import CASE, CASE_PLAIN, FLAGS, TIMER, Session
+from caselog.schema.verification.streams import ACTOR_LOG, LOG, ROW, Part, Row
+from caselog.workers.verification.compare_facts import StoredFacts
 
 Advance = Callable[[int], None]
 
@@ -39,7 +39,7 @@ _FIELD_OF: Final = {"last_log_time": "last_log", "last_log_source": "last_log", 
 
 def check_timers(session: Session, part: Part | None, definitions: Definitions, advance: Advance) -> Iterator[Finding]:
     """The timers, and the timer of each log, of a part of the actors or of the selected stretches."""
-    rows = _counted(verifying.actor_logs(session, part), advance)
+    rows = _counted(streams.actor_logs(session, part), advance)
     for _, group in groupby(rows, key=_ACTOR):
         yield from _check_actor(group, definitions)
 
@@ -97,8 +97,8 @@ def check_cases(
 
     `all_proved`: each actor's timers were, and not only those of the selected logs.
     """
-    stored = verifying.stored_cases(session, part, all_proved=all_proved)
-    logs = _counted(verifying.case_logs(session, part), advance)
+    stored = streams.stored_cases(session, part, all_proved=all_proved)
+    logs = _counted(streams.case_logs(session, part), advance)
     facts = StoredFacts(session, part)
     beside = next(stored, None)
     for reference, group in groupby(logs, key=_CASE):
@@ -157,11 +157,11 @@ def _without_log(stored: Row) -> Iterator[Finding]:
 
 def check_strays(session: Session) -> Iterator[Finding]:
     """What no actor's log and no case's log leads to."""
-    for row in verifying.stray_timers(session):
+    for row in streams.stray_timers(session):
         yield _of_timer(row, None, {})
-    for log in map(_log, verifying.stray_links(session)):
+    for log in map(_log, streams.stray_links(session)):
         yield _finding(log, {"timer_id": log.timer_id}, {"timer_id": None})
-    for log in map(_log, verifying.stray_flags(session)):
+    for log in map(_log, streams.stray_flags(session)):
         nothing = dict.fromkeys(FLAGS) | {"suppressed": False}
         yield _finding(log, dict(zip(FLAGS, _flags(log), strict=True)), nothing)
 
@@ -169,10 +169,10 @@ def check_strays(session: Session) -> Iterator[Finding]:
 def check_reports(session: Session, rules: Rules) -> Iterator[Finding]:
     """The reports of sums, against the log with the flags that it ought to have."""
     for report in summed_reports():
-        gaps = verifying.report_gaps(session, report, rules.zone.key, as_kept=True)
+        gaps = streams.report_gaps(session, report, rules.zone.key, as_kept=True)
         names = [measure.name for measure in report.counted]
         while batch := list(islice(gaps, 1000)):
-            found = verifying.entries(session, [row[-1] for row in batch if row[-1] is not None])
+            found = streams.entries(session, [row[-1] for row in batch if row[-1] is not None])
             for row in batch:
                 key, stored, fresh, newest = (
                     row[: len(ROW)],

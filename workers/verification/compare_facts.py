@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from events.facts import Facts
-from schema import verifying
-from schema.findings import Finding
-from schema.proof import Session
-from schema.reports.facts import KINDS, columns, rows_of
-from schema.verifying import Part, Row
+from caselog.events.folding.facts import Facts
+from caselog.schema.reports.facts import KINDS, columns, rows_of
+from caselog.schema.verification import streams
+from caselog.schema.verification.findings import Finding
+from caselog.schema.verification.session import Session
+from caselog.schema.verification.streams import Part, Row
 
 
 class StoredFacts:
@@ -19,8 +19,8 @@ class StoredFacts:
     """
 
     def __init__(self, session: Session, part: Part | None) -> None:
-        self._pending = verifying.pending_cases(session)
-        self._kinds = [_Stream(kind, verifying.stored_facts(session, kind, part)) for kind in KINDS]
+        self._pending = streams.pending_cases(session)
+        self._kinds = [_Stream(kind, streams.stored_facts(session, kind, part)) for kind in KINDS]
 
     def before(self, reference: str) -> Iterator[Finding]:
         """Facts of references up to this one that have no log."""

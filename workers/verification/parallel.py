@@ -11,16 +11,16 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from events.afresh import Definitions
-from events.errors import CaselogError
-from events.registry import autodiscover, event_registry
-from events.resolve import Rules
-from schema.connection import make_engine
-from schema.definitions import retire_unregistered
-from schema.findings import Finding
-from schema.proof import open_session, read_shared, snapshot
-from schema.verifying import Part
-from workers.checking import check_cases, check_timers
+from caselog.events.errors import CaselogError
+from caselog.events.folding.recompute import Definitions
+from caselog.events.folding.resolve import Rules
+from caselog.events.model.registry import autodiscover, event_registry
+from caselog.schema.recording.definitions import retire_unregistered
+from caselog.schema.sessions.connection import make_engine
+from caselog.schema.verification.findings import Finding
+from caselog.schema.verification.session import open_session, read_shared, snapshot
+from caselog.schema.verification.streams import Part
+from caselog.workers.verification.compare import check_cases, check_timers
 
 SENT_FINDINGS: Final = 200
 

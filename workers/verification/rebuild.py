@@ -10,15 +10,17 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Final
 
-from events.errors import CaselogError, did_you_mean
-from events.registry import autodiscover
-from events.resolve import Rules
-from schema import proof, rebuilding, verifying
-from schema.connection import make_engine
-from schema.outdated import find_outdated, forget_outdated, outdated_parts
-from workers import crashing
-from workers.aggregating import add_up_reports
-from workers.verify import Counting, Verification
+from caselog.events.errors import CaselogError, did_you_mean
+from caselog.events.folding.resolve import Rules
+from caselog.events.model.registry import autodiscover
+from caselog.schema.recording.outdated import find_outdated, forget_outdated, outdated_parts
+from caselog.schema.sessions.connection import make_engine
+from caselog.schema.verification import rebuild as rebuilding
+from caselog.schema.verification import session as proof
+from caselog.schema.verification import streams
+from caselog.workers.process import crash_points
+from caselog.workers.tasks.aggregator import add_up_reports
+from caselog.workers.verification.verify import Counting, Verification
 
 # So many logs are folded again in a tenth of a second: recorders may wait for that.
 FEW_LOGS: Final = 500
@@ -85,7 +87,7 @@ def _swap(verification: Verification, parts: Collection[str]) -> dict[str, int]:
     folded = "timers" in parts or "cases" in parts
     if "cases" in parts or "reports" in parts:
         with proof.snapshot(session):
-            verifying.measure_gap(session, zone)
+            streams.measure_gap(session, zone)
     if folded:
         for _ in range(MOST_ROUNDS):
             with rebuilding.marked_snapshot(session) as (_, mark):
@@ -93,14 +95,14 @@ def _swap(verification: Verification, parts: Collection[str]) -> dict[str, int]:
             verification.mark = mark
             if new <= FEW_LOGS:
                 break
-    crashing.reach("rebuild.before_swap")
+    crash_points.reach("rebuild.before_swap")
     with rebuilding.gate_closed(session):
         if folded:
             verification.catch_up()
         written = rebuilding.write(session, parts, zone)
         forget_outdated(session, set(parts) - {"reports"})
-        crashing.reach("rebuild.in_swap")
-    crashing.reach("rebuild.swapped")
+        crash_points.reach("rebuild.in_swap")
+    crash_points.reach("rebuild.swapped")
     written |= add_up_reports(verification.database_url, verification.registry, verification.rules)
     if "reports" in parts:  # only now are they what the log says
         forget_outdated(session, {"reports"})

@@ -10,14 +10,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Literal, Self
 
-from events.afresh import Definitions
-from events.registry import EventRegistry, event_registry
-from events.resolve import Rules
-from schema import proof, rebuilding, scope
-from schema.findings import Finding
-from schema.verifying import WHOLE, Part
-from workers.checking import Advance, check_cases, check_reports, check_strays, check_timers
-from workers.sharing import Share, learn_retired, run_shares
+from caselog.events.folding.recompute import Definitions
+from caselog.events.folding.resolve import Rules
+from caselog.events.model.registry import EventRegistry, event_registry
+from caselog.schema.verification import rebuild, scope
+from caselog.schema.verification import session as proof
+from caselog.schema.verification.findings import Finding
+from caselog.schema.verification.streams import WHOLE, Part
+from caselog.workers.verification.compare import Advance, check_cases, check_reports, check_strays, check_timers
+from caselog.workers.verification.parallel import Share, learn_retired, run_shares
 
 KEPT_FINDINGS: Final = 500
 MOST_PROCESSES: Final = 2
@@ -117,7 +118,7 @@ class Verification:
             with proof.snapshot(self.session) as name:
                 yield name
             return
-        with rebuilding.marked_snapshot(self.session) as (name, self.mark):
+        with rebuild.marked_snapshot(self.session) as (name, self.mark):
             yield name
 
     def _count(self, logs: int) -> None:

@@ -13,19 +13,19 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.types import HTTPResponseStartEvent, Message, Scope
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from workers.access import address, where
-from workers.admission import Admission
-from workers.callers import Caller, Need, caller_of
-from workers.deploy import installed_version
-from workers.door import Door
-from workers.exposition import Exposition
-from workers.health import ALL, READY, Check, Health
-from workers.openapi import ALIVE, CHECKS, METRICS, READ, VERSIONS, configuration, operation
-from workers.ops_rendering import OpsRenderer, refused_json
-from workers.reads import ReadLog
-from workers.rendering import static_files
-from workers.request_errors import RequestErrors
-from workers.settings import Settings
+from caselog.workers.access.admission import Admission
+from caselog.workers.access.callers import Caller, Need, caller_of
+from caselog.workers.access.reads import ReadLog
+from caselog.workers.access.refusals import address, where
+from caselog.workers.health.checks import ALL, READY, Check, Health
+from caselog.workers.process.build_info import installed_version
+from caselog.workers.settings import Settings
+from caselog.workers.web.door import Door
+from caselog.workers.web.openapi import ALIVE, CHECKS, METRICS, READ, VERSIONS, configuration, operation
+from caselog.workers.web.prometheus import Exposition
+from caselog.workers.web.rendering import PageRenderer, refused_json
+from caselog.workers.web.request_errors import RequestErrors
+from caselog.workers.web.templating import static_files
 
 # Nothing here is for frames, other sites or caches, and no script or style stands in a page itself.
 HEADERS: Final = {
@@ -142,7 +142,7 @@ def make_app(
         [*_static(), ping_json, livez, readyz, healthcheck_json, metrics, *more],
         admission=admission,
         reads=reads,
-        refuse=OpsRenderer(settings).refusal,
+        refuse=PageRenderer(settings).refusal,
         before_send=[_add_headers],
         on_shutdown=[] if reads is None else [reads.close],
         exception_handlers={HTTPException: _refused, Exception: failed},

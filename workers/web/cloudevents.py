@@ -11,10 +11,10 @@ from urllib.parse import unquote_to_bytes
 
 import msgspec
 
-from events.envelope import is_json_type, names_in
-from events.errors import CaselogError, EventError, MalformedEvent, OversizedMessage
-from events.message import BATCH_TYPE, EVENT_BYTES_MAX, EVENT_TYPE, Event, elements
-from events.outgoing import check_event
+from caselog.events.errors import CaselogError, EventError, MalformedEvent, OversizedMessage
+from caselog.events.model.envelope import is_json_type, names_in
+from caselog.events.model.message import BATCH_TYPE, EVENT_BYTES_MAX, EVENT_TYPE, Event, elements
+from caselog.events.transport.encoding import check_event
 
 JSON_TYPE: Final = "application/json"
 BODY_BYTES_MAX: Final = 4 * 1024 * 1024

@@ -10,8 +10,8 @@ from typing import Any, Final
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from workers.access import Attempts
-from workers.request_errors import RequestErrors
+from caselog.workers.access.refusals import Attempts
+from caselog.workers.web.request_errors import RequestErrors
 
 # 4 MiB over a line of 600 kbit/s.
 REQUEST_WITHIN_S: Final = 60.0

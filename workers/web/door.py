@@ -24,12 +24,12 @@ from litestar.routes import HTTPRoute
 from litestar.types import HTTPScope, LifeSpanScope, Message, Receive, Scope, Send
 from litestar.utils import normalize_path
 
-from workers.access import AnyRequest, Refusal
-from workers.admission import Admission
-from workers.callers import NEEDS, READS, Caller, Need
-from workers.logs import get_logger
-from workers.openapi import BEARER, PAGE, REFUSAL, SESSION
-from workers.reads import ReadLog, begin_read, read_of
+from caselog.workers.access.admission import Admission
+from caselog.workers.access.callers import NEEDS, READS, Caller, Need
+from caselog.workers.access.reads import ReadLog, begin_read, read_of
+from caselog.workers.access.refusals import AnyRequest, Refusal
+from caselog.workers.process.logs import get_logger
+from caselog.workers.web.openapi import BEARER, PAGE, REFUSAL, SESSION
 
 # Litestar makes a handler for it of each path, which says which methods there are.
 OPTIONS: Final = "OPTIONS"

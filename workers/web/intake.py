@@ -14,13 +14,13 @@ from litestar import MediaType, Response, post
 from litestar.exceptions import HTTPException
 from litestar.handlers import HTTPRouteHandler
 
-from events.errors import BufferFull, PublisherClosed, PublishError
-from events.publisher import Publisher
-from workers.access import AnyRequest
-from workers.callers import Need
-from workers.http_binding import BODY_BYTES_MAX, FAULTS_SHOWN_MAX, NoEvents, Refuses, read_events
-from workers.logs import get_logger
-from workers.openapi import BEARER, EVENTS_ANSWERS, EVENTS_BODY, operation
+from caselog.events.errors import BufferFull, PublisherClosed, PublishError
+from caselog.events.transport.publisher import Publisher
+from caselog.workers.access.callers import Need
+from caselog.workers.access.refusals import AnyRequest
+from caselog.workers.process.logs import get_logger
+from caselog.workers.web.cloudevents import BODY_BYTES_MAX, FAULTS_SHOWN_MAX, NoEvents, Refuses, read_events
+from caselog.workers.web.openapi import BEARER, EVENTS_ANSWERS, EVENTS_BODY, operation
 
 # A broker that is away is said so soon; the sender sends the same again.
 RETRY_FOR_S: Final = 2.0

@@ -25,13 +25,13 @@ from litestar.openapi.spec import (
     SecurityScheme,
 )
 
-from events.codes import NAME_CHARACTERS, Role
-from events.message import BATCH_TYPE, EARLIEST_YEAR, EVENT_TYPE, LATEST_YEAR, NOTES_CHARACTERS_MAX
-from schema.reports.finding import REPORTS
-from schema.reports.reading import PERIODS, filters
-from workers.callers import NEEDS, Need
-from workers.http_binding import BATCH_EVENTS_MAX, JSON_TYPE
-from workers.session import COOKIE
+from caselog.events.model.codes import NAME_CHARACTERS, Role
+from caselog.events.model.message import BATCH_TYPE, EARLIEST_YEAR, EVENT_TYPE, LATEST_YEAR, NOTES_CHARACTERS_MAX
+from caselog.schema.reports.catalogue import REPORTS
+from caselog.schema.reports.reading import PERIODS, filters
+from caselog.workers.access.callers import NEEDS, Need
+from caselog.workers.access.sessions import COOKIE
+from caselog.workers.web.cloudevents import BATCH_EVENTS_MAX, JSON_TYPE
 
 READ: Final = [HttpMethod.GET, HttpMethod.HEAD]
 PATH: Final = "/openapi.json"
@@ -175,7 +175,7 @@ REPORT_ANSWERS: Final[Answers] = {
 }
 
 
-# As events.message reads it.
+# As caselog.events.model.message reads it.
 _NAME: Final = text(1, NAME_CHARACTERS)
 _IDENTIFIER: Final = text(1, 255)
 _MEMBERS: Final = or_null(Schema(type=OpenAPIType.OBJECT))

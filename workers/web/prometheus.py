@@ -18,16 +18,26 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 from sqlalchemy import Engine
 
-from events.broker import PING_QUEUE, QueueStatus, connect, queue_status
-from schema import deadletters, parking, pausing
-from schema.connection import limit_statements
-from schema.replication import Standbys, find_standbys
-from schema.reports import outbox
-from workers.health import ALL, STATEMENT_TIMEOUT_MS, WITHIN_S, Health
-from workers.heartbeat import YOUNG_S, Beat, read_beats
-from workers.metrics import COUNTERS, ENDLESS, HISTOGRAMS, OTHER, SUM, CounterFamily, Field, HistogramFamily
-from workers.queues import raw_events_status, removed_statuses
-from workers.totals import bucket_counts, read_gauges, read_totals
+from caselog.events.transport.broker import PING_QUEUE, QueueStatus, connect, queue_status
+from caselog.schema.operations import pause as pausing
+from caselog.schema.recording import dead_letters, parking
+from caselog.schema.reports import outbox
+from caselog.schema.sessions.connection import limit_statements
+from caselog.schema.sessions.replication import Standbys, find_standbys
+from caselog.workers.health.checks import ALL, STATEMENT_TIMEOUT_MS, WITHIN_S, Health
+from caselog.workers.health.queues import raw_events_status, removed_statuses
+from caselog.workers.telemetry.counters import (
+    COUNTERS,
+    ENDLESS,
+    HISTOGRAMS,
+    OTHER,
+    SUM,
+    CounterFamily,
+    Field,
+    HistogramFamily,
+)
+from caselog.workers.telemetry.heartbeat import YOUNG_S, Beat, read_beats
+from caselog.workers.telemetry.totals import bucket_counts, read_gauges, read_totals
 
 ROLES: Final = ("recorder", "tasks")
 
@@ -180,10 +190,10 @@ class Exposition(Collector):
             limit_statements(db, STATEMENT_TIMEOUT_MS)
             lag = outbox.lag(db)
             parked = parking.count_parked(db)
-            dead = deadletters.count_by_reason(db)
+            dead = dead_letters.count_by_reason(db)
             pause = pausing.find_pause(db)
             standbys = find_standbys(db)
-        by_reason: dict[tuple[str, ...], float] = {(reason,): 0.0 for reason in (*deadletters.REASONS, OTHER)}
+        by_reason: dict[tuple[str, ...], float] = {(reason,): 0.0 for reason in (*dead_letters.REASONS, OTHER)}
         for reason, letters in dead.items():
             by_reason[reason if (reason,) in by_reason else OTHER,] += letters
         return [

@@ -5,8 +5,8 @@ from __future__ import annotations
 import traceback
 from typing import Any
 
-from workers.access import Attempts, is_told
-from workers.logs import get_logger
+from caselog.workers.access.refusals import Attempts, is_told
+from caselog.workers.process.logs import get_logger
 
 
 class RequestErrors:

@@ -9,10 +9,10 @@ from typing import Any, Final
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from litestar.types import Scope
 
-from events.phrases import count_of, sentence
-from workers.access import AnyRequest
-from workers.callers import Way, caller_of
-from workers.cells import label, visible
+from caselog.events.phrases import count_of, sentence
+from caselog.workers.access.callers import Way, caller_of
+from caselog.workers.access.refusals import AnyRequest
+from caselog.workers.rows.text import label, visible
 
 MEDIA_TYPES: Final = {
     ".css": "text/css",
@@ -24,7 +24,7 @@ MEDIA_TYPES: Final = {
 def make_environment() -> Environment:
     """Whatever a value says, it is text: every one is escaped."""
     environment = Environment(
-        loader=PackageLoader("workers"),
+        loader=PackageLoader("caselog.workers.web"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -38,7 +38,7 @@ def static_files() -> Mapping[str, tuple[bytes, str]]:
     """Each file by its name, with its media type."""
     return {
         file.name: (file.read_bytes(), MEDIA_TYPES[suffix])
-        for file in files("workers").joinpath("static").iterdir()
+        for file in files("caselog.workers.web").joinpath("static").iterdir()
         if (suffix := file.name[file.name.rfind(".") :]) in MEDIA_TYPES
     }
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from events import context as read
-from events.codes import LogLevel, LogType, RequiresActionBy, Role
-from events.errors import EventRejected
-from events.registry import BaseEvent, event_registry
-from events.state import CaseState, Log
+from caselog.events.errors import EventRejected
+from caselog.events.model import context as read
+from caselog.events.model.codes import LogLevel, LogType, RequiresActionBy, Role
+from caselog.events.model.registry import BaseEvent, event_registry
+from caselog.events.model.state import CaseState, Log
 
 _ASSIGNED: Final[dict[str, Any]] = {
     "type": LogType.OUTCOME,

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from events import context as read
-from events.apps.viewing import viewed_by_provider, viewed_under_timer
-from events.codes import LogLevel, LogType, RequiresActionBy, Role
-from events.registry import BaseEvent, event_registry
-from events.state import CaseState, Log
+from caselog.events.apps.provider_views import viewed_by_provider, viewed_under_timer
+from caselog.events.model import context as read
+from caselog.events.model.codes import LogLevel, LogType, RequiresActionBy, Role
+from caselog.events.model.registry import BaseEvent, event_registry
+from caselog.events.model.state import CaseState, Log
 
 
 def has_provider(case: CaseState) -> bool:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from events import context as read
-from events.apps.legalaid.events import code_of_status
-from events.codes import LogLevel, LogType
-from events.registry import BaseEvent, event_registry
-from events.state import CaseState, Log
+from caselog.events.apps.legalaid.events import code_of_status
+from caselog.events.model import context as read
+from caselog.events.model.codes import LogLevel, LogType
+from caselog.events.model.registry import BaseEvent, event_registry
+from caselog.events.model.state import CaseState, Log
 
 _CREATED: Final = "DIAGNOSIS_CREATED"
 

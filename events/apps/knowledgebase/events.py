@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from events.codes import LogLevel, LogType, RequiresActionBy, Role
-from events.registry import BaseEvent, event_registry
-from events.state import CaseState, Log
+from caselog.events.model.codes import LogLevel, LogType, RequiresActionBy, Role
+from caselog.events.model.registry import BaseEvent, event_registry
+from caselog.events.model.state import CaseState, Log
 
 _SENT_ELSEWHERE: Final[dict[str, Any]] = {
     "type": LogType.OUTCOME,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from events import context as read
-from events.codes import LogLevel, LogType
-from events.registry import BaseEvent, event_registry
-from events.state import CaseState, Log
+from caselog.events.model import context as read
+from caselog.events.model.codes import LogLevel, LogType
+from caselog.events.model.registry import BaseEvent, event_registry
+from caselog.events.model.state import CaseState, Log
 
 
 class ChangeCategory(BaseEvent):

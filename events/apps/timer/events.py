@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from events.codes import LogLevel, LogType
-from events.registry import BaseEvent, event_registry
+from caselog.events.model.codes import LogLevel, LogType
+from caselog.events.model.registry import BaseEvent, event_registry
 
 
 class Timer(BaseEvent):

@@ -6,7 +6,7 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
 
-from events.errors import CaselogError
+from caselog.events.errors import CaselogError
 
 revision = "0002"
 down_revision = "0001"

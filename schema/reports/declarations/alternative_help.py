@@ -1,7 +1,8 @@
 """Clients referred to help elsewhere."""
 
-from schema.reports.conditions import Condition
-from schema.reports.declaring import CATEGORY, CODE, DAY, Measure, sums
+from caselog.schema.reports.terms.columns import CATEGORY, CODE, DAY, Measure
+from caselog.schema.reports.terms.conditions import Condition
+from caselog.schema.reports.terms.report import sums
 
 REPORT = sums(
     "alternative_help",

@@ -1,6 +1,7 @@
 """Every callback that was arranged, and which attempt it was."""
 
-from schema.reports.declaring import REFERENCE, SOURCE, Column, Report
+from caselog.schema.reports.terms.columns import REFERENCE, SOURCE, Column
+from caselog.schema.reports.terms.report import Report
 
 REPORT = Report(
     name="callback_progression",

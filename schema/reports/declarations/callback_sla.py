@@ -1,7 +1,8 @@
 """How many callbacks were made in time."""
 
-from schema.reports.declarations.callbacks import MISSED_SLA_1, MISSED_SLA_2
-from schema.reports.declaring import ORGANISATION, SOURCE, Column, Measure, Report
+from caselog.schema.reports.declarations.callbacks import MISSED_SLA_1, MISSED_SLA_2
+from caselog.schema.reports.terms.columns import ORGANISATION, SOURCE, Column, Measure
+from caselog.schema.reports.terms.report import Report
 
 REPORT = Report(
     name="callback_sla",

@@ -1,6 +1,7 @@
 """Whether clients were called back when they were promised it."""
 
-from schema.reports.declaring import ORGANISATION, REFERENCE, SOURCE, Column, Report
+from caselog.schema.reports.terms.columns import ORGANISATION, REFERENCE, SOURCE, Column
+from caselog.schema.reports.terms.report import Report
 
 # docs/rules.md §7.4. What came in by text or voicemail is answered by a call; else any contact counts.
 # Whether nobody called is known only once the time for it is over: that is the moment of asking.

@@ -1,8 +1,9 @@
 """Cases created, by where they came from and what they are about."""
 
-from events.codes import Role
-from schema.reports.conditions import Condition
-from schema.reports.declaring import ORGANISATION, PRESENT_CATEGORY, SOURCE, Column, Measure, sums
+from caselog.events.model.codes import Role
+from caselog.schema.reports.terms.columns import ORGANISATION, PRESENT_CATEGORY, SOURCE, Column, Measure
+from caselog.schema.reports.terms.conditions import Condition
+from caselog.schema.reports.terms.report import sums
 
 REPORT = sums(
     "case_volume",

@@ -1,6 +1,7 @@
 """Whether complaints were answered in time."""
 
-from schema.reports.declaring import REFERENCE, Column, Report
+from caselog.schema.reports.terms.columns import REFERENCE, Column
+from caselog.schema.reports.terms.report import Report
 
 REPORT = Report(
     name="complaints",

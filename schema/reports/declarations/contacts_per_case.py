@@ -1,7 +1,8 @@
 """How many contacts a case takes, by the month in which it was created."""
 
-from schema.reports.conditions import Condition
-from schema.reports.declaring import PRESENT_CATEGORY, Column, Measure, sums
+from caselog.schema.reports.terms.columns import PRESENT_CATEGORY, Column, Measure
+from caselog.schema.reports.terms.conditions import Condition
+from caselog.schema.reports.terms.report import sums
 
 REPORT = sums(
     "contacts_per_case",

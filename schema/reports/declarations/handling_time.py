@@ -1,6 +1,7 @@
 """How long operators worked on cases: the timers, as they stand."""
 
-from schema.reports.declaring import OPERATOR, Column, Measure, Report
+from caselog.schema.reports.terms.columns import OPERATOR, Column, Measure
+from caselog.schema.reports.terms.report import Report
 
 REPORT = Report(
     name="handling_time",

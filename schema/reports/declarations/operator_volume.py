@@ -1,8 +1,9 @@
 """What each operator got done in a day."""
 
-from events.facts import ASSIGNMENT_CODES, OPERATORS
-from schema.reports.conditions import Condition
-from schema.reports.declaring import DAY, OPERATOR, Measure, sums
+from caselog.events.folding.facts import ASSIGNMENT_CODES, OPERATORS
+from caselog.schema.reports.terms.columns import DAY, OPERATOR, Measure
+from caselog.schema.reports.terms.conditions import Condition
+from caselog.schema.reports.terms.report import sums
 
 _OPERATORS = tuple(sorted(OPERATORS))
 

@@ -1,7 +1,8 @@
 """Every outcome, for those who count themselves."""
 
-from events.codes import LogLevel
-from schema.reports.declaring import CATEGORY, CODE, KEY, ORGANISATION, PROVIDER, REFERENCE, SOURCE, Column, Report
+from caselog.events.model.codes import LogLevel
+from caselog.schema.reports.terms.columns import CATEGORY, CODE, KEY, ORGANISATION, PROVIDER, REFERENCE, SOURCE, Column
+from caselog.schema.reports.terms.report import Report
 
 # Of a case's log `stop`, the timer that it stopped: the last log that carries a timer has. Among those of the very same
 # moment, order decides.

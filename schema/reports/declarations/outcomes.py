@@ -1,7 +1,8 @@
 """Unsuppressed outcomes by day, code and what the case was at that moment."""
 
-from schema.reports.conditions import Condition
-from schema.reports.declaring import CATEGORY, CODE, DAY, KEY, ORGANISATION, PROVIDER, SOURCE, Measure, sums
+from caselog.schema.reports.terms.columns import CATEGORY, CODE, DAY, KEY, ORGANISATION, PROVIDER, SOURCE, Measure
+from caselog.schema.reports.terms.conditions import Condition
+from caselog.schema.reports.terms.report import sums
 
 REPORT = sums(
     "outcomes",

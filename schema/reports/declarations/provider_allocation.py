@@ -1,6 +1,7 @@
 """Cases allocated to providers."""
 
-from schema.reports.declaring import CATEGORY, PROVIDER, Column, Measure, Report
+from caselog.schema.reports.terms.columns import CATEGORY, PROVIDER, Column, Measure
+from caselog.schema.reports.terms.report import Report
 
 REPORT = Report(
     name="provider_allocation",

@@ -1,6 +1,7 @@
 """What became of the cases that providers were given."""
 
-from schema.reports.declaring import Column, Measure, Report
+from caselog.schema.reports.terms.columns import Column, Measure
+from caselog.schema.reports.terms.report import Report
 
 _FROM_TO = "extract(epoch from avg({} - {}))::float8"
 

@@ -11,12 +11,12 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from events.codes import RequiresActionBy
-from events.errors import CodeNotResolved, EventError, EventRejected
-from events.fold import fold_case
-from events.registry import Registered, autodiscover, event_registry
-from events.resolve import Rules
-from events.state import CaseState, Log
+from caselog.events.errors import CodeNotResolved, EventError, EventRejected
+from caselog.events.folding.fold import fold_case
+from caselog.events.folding.resolve import Rules
+from caselog.events.model.codes import RequiresActionBy
+from caselog.events.model.registry import Registered, autodiscover, event_registry
+from caselog.events.model.state import CaseState, Log
 
 MONDAY = datetime(2026, 3, 2, 9, 30, tzinfo=UTC)
 LATER = MONDAY + timedelta(hours=2)

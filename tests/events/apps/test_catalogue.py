@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from events.codes import LogLevel, LogType
-from events.registry import autodiscover, event_registry
+from caselog.events.model.codes import LogLevel, LogType
+from caselog.events.model.registry import autodiscover, event_registry
 
-CATALOGUE = Path(__file__).parents[1] / "data" / "codes.json"
+CATALOGUE = Path(__file__).parents[2] / "data" / "codes.json"
 
 # The tables of docs/rules.md §1.3 and §5.4 speak of these.
 KEYS_OF_APPS = {
@@ -51,7 +51,9 @@ def test_there_are_72_codes_under_18_keys_and_the_two_of_the_timer() -> None:
 
 @pytest.mark.parametrize(("app", "keys"), KEYS_OF_APPS.items())
 def test_each_app_registers_its_own_keys(app: str, keys: set[str]) -> None:
-    registered = {key for key, cls in event_registry.all().items() if cls.__module__ == f"events.apps.{app}.events"}
+    registered = {
+        key for key, cls in event_registry.all().items() if cls.__module__ == f"caselog.events.apps.{app}.events"
+    }
     assert registered == keys
 
 

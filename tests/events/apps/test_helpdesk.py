@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import importlib
 import subprocess
 import sys
 from collections import Counter
@@ -14,14 +13,15 @@ from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import pytest
+from support.oracle import helpdesk_oracle
 
-from events.codes import LogType
-from events.fold import Plan, World, fold
-from events.message import Event, parse_event
-from events.registry import autodiscover, event_registry
-from events.resolve import Rules, screen
+from caselog.events.folding.fold import Plan, World, fold
+from caselog.events.folding.resolve import Rules, screen
+from caselog.events.model.codes import LogType
+from caselog.events.model.message import Event, parse_event
+from caselog.events.model.registry import autodiscover, event_registry
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 LONDON = ZoneInfo("Europe/London")
 
 TICKETS = {
@@ -89,11 +89,7 @@ def folded(events: list[Event]) -> Plan:
 
 
 @pytest.mark.usefixtures("_helpdesk")
-def test_a_replayed_log_comes_to_what_an_independent_reading_of_it_says(
-    log_file: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.syspath_prepend(ROOT / "tests" / "system")
-    helpdesk_oracle = importlib.import_module("helpdesk_oracle")
+def test_a_replayed_log_comes_to_what_an_independent_reading_of_it_says(log_file: Path) -> None:
     reading = helpdesk_oracle.read(log_file)
     plan = folded(replayed(log_file))
     assert (plan.refused, plan.parked) == ([], [])

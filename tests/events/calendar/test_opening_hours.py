@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from events.bank_holidays import bank_holidays
-from events.opening_hours import DEFAULT_HOURS, OpeningHours
+from caselog.events.calendar.bank_holidays import bank_holidays
+from caselog.events.calendar.opening_hours import DEFAULT_HOURS, OpeningHours
 
 CLOSED: tuple[tuple[int, int], ...] = ()
 

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from events.bank_holidays import DEFAULT_REGION, Holidays, bank_holidays, no_holidays
-from events.opening_hours import DEFAULT_HOURS, OpeningHours
-from events.working_time import CALLBACK_MINUTES, WorkingTime
+from caselog.events.calendar.bank_holidays import DEFAULT_REGION, Holidays, bank_holidays, no_holidays
+from caselog.events.calendar.opening_hours import DEFAULT_HOURS, OpeningHours
+from caselog.events.calendar.working_time import CALLBACK_MINUTES, WorkingTime
 
 LONDON = ZoneInfo("Europe/London")
 MINUTE = timedelta(minutes=1)

@@ -9,15 +9,15 @@ from zoneinfo import ZoneInfo
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from plain_code import FIELDS
+from support.builders.plain_code import FIELDS
 
-from events.codes import LogLevel
-from events.errors import EventRejected
-from events.history import History, case_history
-from events.registry import BaseEvent, EventRegistry, autodiscover, event_registry
-from events.resolve import Rules
-from events.state import CaseState, Log
-from events.wording import rule_in_words
+from caselog.events.errors import EventRejected
+from caselog.events.folding.case_history import History, case_history
+from caselog.events.folding.resolve import Rules
+from caselog.events.folding.rules_in_words import rule_in_words
+from caselog.events.model.codes import LogLevel
+from caselog.events.model.registry import BaseEvent, EventRegistry, autodiscover, event_registry
+from caselog.events.model.state import CaseState, Log
 
 RULES = Rules(zone=ZoneInfo("Europe/London"))
 NINE = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)

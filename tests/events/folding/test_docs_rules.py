@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from events.codes import Role
-from events.facts import RESOLVING_CODES
-from events.registry import autodiscover, event_registry
-from events.state import MEMORY, CaseState
-from events.working_time import CALLBACK_MINUTES
+from caselog.events.calendar.working_time import CALLBACK_MINUTES
+from caselog.events.folding.facts import RESOLVING_CODES
+from caselog.events.model.codes import Role
+from caselog.events.model.registry import autodiscover, event_registry
+from caselog.events.model.state import MEMORY, CaseState
 
-PAGE = (Path(__file__).parents[2] / "docs" / "rules.md").read_text()
+PAGE = (Path(__file__).parents[3] / "docs" / "rules.md").read_text()
 SECTIONS = dict(re.findall(r"^### (\d\.\d) .+?\n(.*?)(?=^##|\Z)", PAGE, re.MULTILINE | re.DOTALL))
 # Written as codes are, and no codes.
 OTHER_WORDS = {"CLA", "HIGH", "MODERATE", "MINOR", "JSON", "RFC", "SMS", "VOICEMAIL", "PHONE", "WEB", "CASELOG", "SLA"}

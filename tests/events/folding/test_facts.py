@@ -1,4 +1,4 @@
-"""What `events/facts.py` keeps of single cases, worked out by hand from docs/rules.md §6 and §7: no database."""
+"""What `events/folding/facts.py` keeps of single cases, worked out by hand from docs/rules.md §6 and §7."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import pytest
-from memory import LONDON, MemoryWorld
-from stories import Row, Worked, at, told
-from worked_callbacks import CALLBACKS
-from worked_complaints import COMPLAINTS
-from worked_providers import PROVIDERS
+from support.builders.stories import Row, Worked, at, told
+from support.builders.worked_callbacks import CALLBACKS
+from support.builders.worked_complaints import COMPLAINTS
+from support.builders.worked_providers import PROVIDERS
+from support.oracle.memory import LONDON, MemoryWorld
 
-from events.afresh import Definitions, fold_whole_case
-from events.facts import Assignment, Callback, Complaint, Facts
+from caselog.events.folding.facts import Assignment, Callback, Complaint, Facts
+from caselog.events.folding.recompute import Definitions, fold_whole_case
 
 # What a report's column is of the fact. What depends on the moment of asking is told from the fact (docs/rules.md §7).
 CALLBACK: Final = {

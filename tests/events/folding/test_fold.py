@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from memory import MemoryWorld
-from reference import fold_all
-from stored import assert_same
-from strategies import batches, deliveries, event_sets
+from support.builders.strategies import batches, deliveries, event_sets
+from support.oracle.memory import MemoryWorld
+from support.oracle.reference import fold_all
+from support.oracle.stored import assert_same
 
-from events.errors import EventRejected
-from events.registry import BaseEvent, EventRegistry, autodiscover, event_registry
-from events.state import CaseState, Log
+from caselog.events.errors import EventRejected
+from caselog.events.model.registry import BaseEvent, EventRegistry, autodiscover, event_registry
+from caselog.events.model.state import CaseState, Log
 
 Json = dict[str, Any]
 

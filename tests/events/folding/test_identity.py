@@ -10,18 +10,18 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from memory import MemoryWorld
-from rewriting import JSON_VALUES, rewritten
+from support.builders.rewriting import JSON_VALUES, rewritten
+from support.oracle.memory import MemoryWorld
 
-from events.message import Event, parse_event
-from events.sameness import (
+from caselog.events.folding.identity import (
     canonical_json,
     differences,
     is_same_json,
     refuse_another,
     refuse_another_than_parked,
 )
-from events.state import Log
+from caselog.events.model.message import Event, parse_event
+from caselog.events.model.state import Log
 
 Json = dict[str, Any]
 

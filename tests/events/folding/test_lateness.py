@@ -6,10 +6,10 @@ from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from memory import MemoryWorld, screened
-from strategies import event_sets
+from support.builders.strategies import event_sets
+from support.oracle.memory import MemoryWorld, screened
 
-from events.refold import ahead_of_creation, earliest, late_for_actors, late_for_cases
+from caselog.events.folding.refold import ahead_of_creation, earliest, late_for_actors, late_for_cases
 
 Json = dict[str, Any]
 

@@ -13,19 +13,25 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from memory import MemoryWorld, screened
-from strategies import event_sets
+from support.builders.strategies import event_sets
+from support.oracle.memory import MemoryWorld, screened
 
-from events.errors import EventFailed
-from events.fold import Plan, World, fold
-from events.refold import Past, refold
-from events.registry import BaseEvent, EventRegistry, event_registry
-from events.state import CaseState, Log
+from caselog.events.errors import EventFailed
+from caselog.events.folding.fold import Plan, World, fold
+from caselog.events.folding.refold import Past, refold
+from caselog.events.model.registry import BaseEvent, EventRegistry, event_registry
+from caselog.events.model.state import CaseState, Log
 
 Json = dict[str, Any]
-EVENTS = Path(__file__).parents[2] / "events"
-NAMES = ("fold", "refold", "resolve", "state", "opening_hours", "bank_holidays", "working_time")
-PURE = sorted([*EVENTS.glob("apps/*/*.py"), *(EVENTS / f"{name}.py" for name in NAMES)])
+EVENTS = Path(__file__).parents[3] / "events"
+PURE = sorted(
+    [
+        *EVENTS.glob("apps/**/*.py"),
+        *EVENTS.glob("folding/*.py"),
+        *EVENTS.glob("calendar/*.py"),
+        EVENTS / "model/state.py",
+    ]
+)
 
 
 def told(plan: Plan) -> Any:

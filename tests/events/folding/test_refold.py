@@ -9,17 +9,17 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from memory import MemoryWorld
-from plain_refold import PlainFold
+from support.oracle.memory import MemoryWorld
+from support.oracle.plain_refold import PlainFold
 
-from events import resolve as resolving
-from events.codes import LogLevel, LogType
-from events.errors import EventRejected
-from events.fold import Plan, World
-from events.refold import Past, refold
-from events.registry import BaseEvent, EventRegistry, autodiscover, event_registry
-from events.resolve import Screened
-from events.state import CaseState, Log
+from caselog.events.errors import EventRejected
+from caselog.events.folding import resolve as resolving
+from caselog.events.folding.fold import Plan, World
+from caselog.events.folding.refold import Past, refold
+from caselog.events.folding.resolve import Screened
+from caselog.events.model.codes import LogLevel, LogType
+from caselog.events.model.registry import BaseEvent, EventRegistry, autodiscover, event_registry
+from caselog.events.model.state import CaseState, Log
 
 Json = dict[str, Any]
 
@@ -229,8 +229,8 @@ def test_however_many_late_events_are_refused_each_log_is_folded_once_and_one_tr
 
     world = _world(registry)
     monkeypatch.setattr(Moody, "apply", counted)
-    monkeypatch.setattr("events.fold.failure", once)
-    monkeypatch.setattr("events.resolve.failure", once)
+    monkeypatch.setattr("caselog.events.folding.fold.failure", once)
+    monkeypatch.setattr("caselog.events.folding.resolve.failure", once)
     plan = world.record(*[_late(n, **_POISON[poison]) for n in range(1, 401)])
     assert [error.reason for _, error in plan.refused] == ["failed"] * 400
     assert len(folded) <= 402
@@ -250,7 +250,7 @@ def test_stored_logs_whose_rule_refuses_by_now_stand_and_nobody_writes_why(
         raise AssertionError("a traceback was written for a log that stands")
 
     monkeypatch.setattr(Moody, "apply", refuses)
-    monkeypatch.setattr("events.fold.failure", never)
+    monkeypatch.setattr("caselog.events.folding.fold.failure", never)
     plan = world.record(_late(0) | {"type": "case", "data": {"code": "CASE_VIEWED"}})
     assert (len(plan.logs), plan.refused) == (1, [])
     assert world.cases["A"].callback_attempt == 0

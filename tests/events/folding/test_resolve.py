@@ -6,15 +6,15 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from memory import MemoryWorld
-from stored import body
+from support.oracle.memory import MemoryWorld
+from support.oracle.stored import body
 
-from events.codes import LogLevel, LogType, Role
-from events.errors import EventError, EventFailed, EventRejected, RoleNotAllowed
-from events.message import Event, parse_event
-from events.registry import BaseEvent, EventRegistry, autodiscover, event_registry
-from events.resolve import Screened, refuses_at_once, resolve, screen
-from events.state import CaseState
+from caselog.events.errors import EventError, EventFailed, EventRejected, RoleNotAllowed
+from caselog.events.folding.resolve import Screened, refuses_at_once, resolve, screen
+from caselog.events.model.codes import LogLevel, LogType, Role
+from caselog.events.model.message import Event, parse_event
+from caselog.events.model.registry import BaseEvent, EventRegistry, autodiscover, event_registry
+from caselog.events.model.state import CaseState
 
 Json = dict[str, Any]
 NOW = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)

@@ -12,8 +12,8 @@ from zoneinfo import ZoneInfo
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from reference import ASSIGNMENTS, CALLBACKS, WRITE_PROVIDER_TIMES, Outcome, fold_all
-from strategies import event_sets, report_event_sets
+from support.builders.strategies import event_sets, report_event_sets
+from support.oracle.reference import ASSIGNMENTS, CALLBACKS, WRITE_PROVIDER_TIMES, Outcome, fold_all
 
 Json = dict[str, Any]
 LONDON = ZoneInfo("Europe/London")

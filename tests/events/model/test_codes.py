@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from events.codes import DEFAULT_ORDER, Code, LogLevel, LogType, RequiresActionBy, Role, parse_code
-from events.errors import RegistrationError
-from events.state import CaseState
+from caselog.events.errors import RegistrationError
+from caselog.events.model.codes import DEFAULT_ORDER, Code, LogLevel, LogType, RequiresActionBy, Role, parse_code
+from caselog.events.model.state import CaseState
 
 SMALLEST: dict[str, Any] = {
     "type": LogType.OUTCOME,

@@ -10,22 +10,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from memory import MemoryWorld
-from plain_code import FIELDS
-from stored import body
+from support.builders.plain_code import FIELDS
+from support.oracle.memory import MemoryWorld
+from support.oracle.stored import body
 
-from events.columns import OWN, SETTABLE
-from events.errors import EventFailed
-from events.message import parse_event
-from events.registry import BaseEvent, EventRegistry
-from events.resolve import resolve
-from events.state import MEMORY, CaseState, Log
+from caselog.events.errors import EventFailed
+from caselog.events.folding.resolve import resolve
+from caselog.events.model.columns import OWN, SETTABLE
+from caselog.events.model.message import parse_event
+from caselog.events.model.registry import BaseEvent, EventRegistry
+from caselog.events.model.state import MEMORY, CaseState, Log
 
 Json = dict[str, Any]
 Rule = Callable[[CaseState, Log], object]
 
 NINE = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)
-PAGE = (Path(__file__).parents[2] / "docs" / "events.md").read_text()
+PAGE = (Path(__file__).parents[3] / "docs" / "events.md").read_text()
 
 
 class Text(str):
@@ -287,7 +287,7 @@ def test_a_function_for_who_has_the_next_move_sets_no_column() -> None:
 
 
 def test_what_a_rule_raises_of_its_own_is_its_events_fault_whatever_it_is() -> None:
-    """Ctrl-C is another exception: see `workers.command_line`."""
+    """Ctrl-C is another exception: see `caselog.workers.process.command_line`."""
 
     def rule(_case: CaseState, _log: Log) -> None:
         raise KeyboardInterrupt

@@ -12,13 +12,13 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from events.errors import EventRejected, RoleNotAllowed
-from events.fold import Plan, World, fold
-from events.message import Event, decode, parse_event
-from events.registry import BaseEvent, autodiscover, event_registry
-from events.resolve import Rules, screen
+from caselog.events.errors import EventRejected, RoleNotAllowed
+from caselog.events.folding.fold import Plan, World, fold
+from caselog.events.folding.resolve import Rules, screen
+from caselog.events.model.message import Event, decode, parse_event
+from caselog.events.model.registry import BaseEvent, autodiscover, event_registry
 
-PAGE = (Path(__file__).parents[2] / "docs" / "events.md").read_text()
+PAGE = (Path(__file__).parents[3] / "docs" / "events.md").read_text()
 FAR = datetime(2100, 1, 1, tzinfo=UTC)
 
 
@@ -35,7 +35,7 @@ def _claims(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     package.mkdir()
     (package / "events.py").write_text(after("file: claims/events.py") + after("continues claims/events.py"))
     monkeypatch.syspath_prepend(tmp_path)
-    autodiscover(["events.apps.timer"])
+    autodiscover(["caselog.events.apps.timer"])
     before = event_registry.snapshot()
     autodiscover(["claims"])
     yield

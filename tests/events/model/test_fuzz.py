@@ -7,12 +7,12 @@ import tracemalloc
 from typing import Final
 
 import pytest
-from corpus import SECRET, good, messages
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.builders.corpus import SECRET, good, messages
 
-from events.errors import OversizedMessage
-from events.message import EVENT_BYTES_MAX, MESSAGE_BYTES_MAX, Event, Malformed, decode
+from caselog.events.errors import OversizedMessage
+from caselog.events.model.message import EVENT_BYTES_MAX, MESSAGE_BYTES_MAX, Event, Malformed, decode
 
 MESSAGES: Final = messages()
 BEFORE, AFTER = good("before"), good("after")

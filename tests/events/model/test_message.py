@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from events.codes import Role
-from events.errors import MalformedEvent
-from events.message import EVENT_BYTES_MAX, Event, Malformed, Message, decode, elements, parse_event
+from caselog.events.errors import MalformedEvent
+from caselog.events.model.codes import Role
+from caselog.events.model.message import EVENT_BYTES_MAX, Event, Malformed, Message, decode, elements, parse_event
 
 
 def attributes(**changes: Any) -> dict[str, Any]:

@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 
-from events.codes import LogLevel, LogType, Role
-from events.errors import CodeNotResolved, RegistrationError, UnknownCode, UnknownEvent
-from events.registry import BaseEvent, EventRegistry, autodiscover, event_registry
+from caselog.events.errors import CodeNotResolved, RegistrationError, UnknownCode, UnknownEvent
+from caselog.events.model.codes import LogLevel, LogType, Role
+from caselog.events.model.registry import BaseEvent, EventRegistry, autodiscover, event_registry
+
+ROOT = Path(__file__).parents[3]
 
 
 def code(**fields: Any) -> dict[str, Any]:
@@ -171,7 +173,7 @@ class TestLookUp:
 
 
 EVENTS_MODULE = """
-from events import BaseEvent, LogLevel, LogType, event_registry
+from caselog.events import BaseEvent, LogLevel, LogType, event_registry
 
 @event_registry.register
 class Found(BaseEvent):
@@ -240,11 +242,21 @@ class TestAutodiscover:
         autodiscover(["north"])
         assert event_registry.all() == before
 
-    @pytest.mark.parametrize("app", ["north", "north.desk", "events.apps.legal_aid"])
+    @pytest.mark.parametrize("app", ["north", "north.desk", "caselog.events.apps.legal_aid"])
     def test_an_app_that_is_not_there_is_an_error_that_names_it(self, packages: Packages, app: str) -> None:
         packages.write("south.events")
         with pytest.raises(RegistrationError, match=rf"CASELOG_APPS names '{app}'.*PYTHONPATH"):
             autodiscover(["south", app])
+
+    def test_a_bundled_app_under_its_old_name_is_an_error_that_names_the_new_one(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Also in the project's folder, where a package of the old name is found."""
+        monkeypatch.syspath_prepend(ROOT)
+        before = set(sys.modules)
+        with pytest.raises(RegistrationError, match=r"'events\.apps\.timer', which is called 'caselog\.events\.apps"):
+            autodiscover(["events.apps.timer"])
+        assert not any(name.startswith("events") for name in set(sys.modules) - before)
 
     FAULTS = {
         "an exception": ("1 / 0", "ZeroDivisionError"),

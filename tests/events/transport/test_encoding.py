@@ -17,10 +17,10 @@ from cloudevents.core.v1.event import CloudEvent
 from cloudevents.v1.http import CloudEvent as FirstCloudEvent
 from cloudevents.v1.pydantic import CloudEvent as PydanticCloudEvent
 
-from events import BaseEvent, MalformedEvent, autodiscover, event_registry
-from events.message import parse_event
-from events.outgoing import CASE_KEYS, encode
-from events.registry import BUNDLED_APPS, EventRegistry
+from caselog.events import BaseEvent, MalformedEvent, autodiscover, event_registry
+from caselog.events.model.message import parse_event
+from caselog.events.model.registry import BUNDLED_APPS, EventRegistry
+from caselog.events.transport.encoding import CASE_KEYS, encode
 
 AT = "2026-11-22T10:15:00Z"
 DATA = {"code": "SPOP", "actor": {"id": "anna", "role": "specialist", "provider": "p7"}, "context": {"n": 1.5}}
@@ -70,7 +70,9 @@ class TestWithoutARegistry:
 
 def test_the_keys_that_need_a_case_are_those_of_the_bundled_apps() -> None:
     autodiscover(BUNDLED_APPS)
-    bundled = {key: cls for key, cls in event_registry.all().items() if cls.__module__.startswith("events.apps.")}
+    bundled = {
+        key: cls for key, cls in event_registry.all().items() if cls.__module__.startswith("caselog.events.apps.")
+    }
     assert {key for key, cls in bundled.items() if cls.needs_case} == CASE_KEYS
 
 
@@ -179,5 +181,5 @@ def test_what_is_no_event_at_all_is_refused_with_what_is_taken(given: object) ->
 
 
 def test_a_producer_needs_no_sdk() -> None:
-    check = "import sys, events.outgoing; sys.exit('cloudevents' in sys.modules)"
+    check = "import sys, caselog.events.transport.encoding; sys.exit('cloudevents' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0

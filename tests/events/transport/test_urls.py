@@ -15,9 +15,9 @@ from psycopg.conninfo import conninfo_to_dict as as_libpq_reads
 from redis.connection import parse_url as as_redis_py_reads
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
-from events.broker import connect
-from events.errors import SettingsError
-from events.urls import (
+from caselog.events.errors import SettingsError
+from caselog.events.transport.broker import connect
+from caselog.events.transport.urls import (
     AMQP_SCHEMES,
     BROKER_SCHEMES,
     POSTGRES_SCHEMES,
@@ -29,7 +29,7 @@ from events.urls import (
     redis_py_url,
     shown,
 )
-from schema.database_url import check_database_url, check_writing, driver_url, takes_the_first
+from caselog.schema.sessions.database_url import check_database_url, check_writing, driver_url, takes_the_first
 
 # No message, host or name has these.
 PIECES = ("Zq7X", "Wv9K", "ßüßü", "漢字漢字")

@@ -14,9 +14,9 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import inspect
 
-from schema.connection import make_engine
-from schema.migrate import configuration, current_revision, head_revision, migrate
-from schema.tables import metadata
+from caselog.schema.migrations.upgrade import configuration, current_revision, head_revision, migrate
+from caselog.schema.sessions.connection import make_engine
+from caselog.schema.sql.tables import metadata
 
 # Everything of the catalogue that a model can say, by name; Alembic's own table aside.
 _CATALOGUE = {

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, text
 
-from schema import audit
+from caselog.schema.operations import audit
 
 
 def test_an_entry_says_who_did_what_when_and_why(engine: Engine) -> None:

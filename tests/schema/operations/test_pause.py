@@ -6,9 +6,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 from sqlalchemy import Engine
 
-from schema import audit, pausing
-from schema.parking import Parked, count_arrivals, park
-from schema.pausing import Pause
+from caselog.schema.operations import audit
+from caselog.schema.operations import pause as pausing
+from caselog.schema.operations.pause import Pause
+from caselog.schema.recording.parking import Parked, count_arrivals, park
 
 
 def actions(engine: Engine) -> list[tuple[str, str, str | None]]:

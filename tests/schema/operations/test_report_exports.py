@@ -10,10 +10,10 @@ from zoneinfo import ZoneInfo
 import pytest
 from sqlalchemy import Engine, text
 
-from schema import audit, report_exports
-from schema.report_exports import ATTEMPTS, Export, NoExport
-from schema.reports.finding import REPORTS, get_report
-from schema.reports.reading import Reading
+from caselog.schema.operations import audit, background_exports
+from caselog.schema.operations.background_exports import ATTEMPTS, Export, NoExport
+from caselog.schema.reports.catalogue import REPORTS, get_report
+from caselog.schema.reports.reading import Reading
 
 READING = Reading(
     report=get_report("case_volume"),
@@ -28,17 +28,17 @@ READING = Reading(
 
 def ask(engine: Engine, reading: Reading = READING) -> Export:
     with engine.begin() as db:
-        return report_exports.request(db, reading, form="csv", target="/exports", who="anna")
+        return background_exports.request(db, reading, form="csv", target="/exports", who="anna")
 
 
 def look(engine: Engine, export: Export) -> Export:
     with engine.begin() as db:
-        return report_exports.get_export(db, export.id)
+        return background_exports.get_export(db, export.id)
 
 
 def claim(engine: Engine) -> Export | None:
     with engine.begin() as db:
-        return report_exports.claim(db)
+        return background_exports.claim(db)
 
 
 def claimed(engine: Engine) -> Export:
@@ -52,8 +52,8 @@ def done(engine: Engine) -> Export:
     ask(engine)
     export = claimed(engine)
     with engine.begin() as db:
-        assert report_exports.finishing(db, export)
-        report_exports.finish(db, export, rows=3, size=99)
+        assert background_exports.finishing(db, export)
+        background_exports.finish(db, export, rows=3, size=99)
     return look(engine, export)
 
 
@@ -72,7 +72,7 @@ def entries(engine: Engine) -> list[tuple[str, str, str | None, Any]]:
 
 def removals(engine: Engine) -> list[int]:
     with engine.begin() as db:
-        return [export.id for export in report_exports.claim_removals(db)]
+        return [export.id for export in background_exports.claim_removals(db)]
 
 
 def test_what_is_read_is_what_was_asked_with_the_moment_of_asking(engine: Engine) -> None:
@@ -92,7 +92,7 @@ def test_a_files_name_says_what_it_is_and_is_safe_everywhere(engine: Engine) -> 
 
 def test_a_request_that_is_rolled_back_is_none(engine: Engine) -> None:
     with engine.connect() as db:
-        report_exports.request(db, READING, form="csv", target="/exports", who="anna")
+        background_exports.request(db, READING, form="csv", target="/exports", who="anna")
         db.rollback()
     assert claim(engine) is None
 
@@ -101,7 +101,7 @@ def test_each_is_begun_by_one_alone_the_oldest_first(engine: Engine) -> None:
     """Also while another transaction is about to begin one and has not committed yet: nobody waits for it."""
     first, second = ask(engine), ask(engine)
     with engine.begin() as db:
-        one = report_exports.claim(db)
+        one = background_exports.claim(db)
         other = claimed(engine)
         assert claim(engine) is None
     assert one is not None
@@ -114,7 +114,7 @@ def test_one_whose_hold_has_run_out_is_begun_anew_and_the_old_holder_has_no_say_
     ask(engine)
     old = claimed(engine)
     with engine.begin() as db:
-        assert report_exports.renew(db, old, 500)
+        assert background_exports.renew(db, old, 500)
     assert look(engine, old).rows == 500
     assert claim(engine) is None
     let_the_hold_run_out(engine, old)
@@ -122,11 +122,11 @@ def test_one_whose_hold_has_run_out_is_begun_anew_and_the_old_holder_has_no_say_
     assert (new.id, new.attempts, new.rows) == (old.id, 2, 0)
     assert new.started_at == old.started_at
     with engine.begin() as db:
-        assert not report_exports.renew(db, old, 900)
-        assert not report_exports.finishing(db, old)
-        report_exports.finish(db, old, rows=900, size=1)
-        report_exports.fail(db, old, "no", rows=900)
-        report_exports.release(db, old)
+        assert not background_exports.renew(db, old, 900)
+        assert not background_exports.finishing(db, old)
+        background_exports.finish(db, old, rows=900, size=1)
+        background_exports.fail(db, old, "no", rows=900)
+        background_exports.release(db, old)
     assert look(engine, new) == new
 
 
@@ -136,13 +136,13 @@ def test_nobody_takes_over_or_cancels_while_a_file_is_published(engine: Engine) 
     export = claimed(engine)
     let_the_hold_run_out(engine, export)
     with engine.begin() as db:
-        assert report_exports.finishing(db, export)
+        assert background_exports.finishing(db, export)
         assert claim(engine) is None
         with engine.connect() as other:
             other.execute(text("set local lock_timeout = '100ms'"))
             with pytest.raises(Exception, match="lock timeout"):
-                report_exports.delete(other, export.id, who="ben", why=None)
-        report_exports.finish(db, export, rows=7, size=70)
+                background_exports.delete(other, export.id, who="ben", why=None)
+        background_exports.finish(db, export, rows=7, size=70)
     found = look(engine, export)
     assert (found.status, found.rows, found.bytes, found.failure) == ("done", 7, 70, None)
     assert claim(engine) is None
@@ -152,7 +152,7 @@ def test_one_that_is_left_by_a_worker_that_stops_waits_again_as_if_it_had_not_be
     ask(engine)
     export = claimed(engine)
     with engine.begin() as db:
-        report_exports.release(db, export)
+        background_exports.release(db, export)
     assert (look(engine, export).status, look(engine, export).attempts) == ("queued", 0)
     assert claimed(engine).id == export.id
 
@@ -161,13 +161,13 @@ def test_one_that_ends_its_worker_every_time_fails_at_last_and_says_so(engine: E
     ask(engine)
     for _ in range(ATTEMPTS):
         with engine.begin() as db:
-            assert report_exports.give_up(db) == []
+            assert background_exports.give_up(db) == []
         export = claimed(engine)
         with engine.begin() as db:
-            assert report_exports.give_up(db) == []
+            assert background_exports.give_up(db) == []
         let_the_hold_run_out(engine, export)
     with engine.begin() as db:
-        [given_up] = report_exports.give_up(db)
+        [given_up] = background_exports.give_up(db)
     assert claim(engine) is None
     assert given_up.status == "failed"
     assert given_up.failure is not None
@@ -181,11 +181,11 @@ def test_deleting_cancels_what_is_not_done_and_the_audit_says_who_and_why(engine
     queued = ask(engine)
     for export, becomes in ((queued, "cancelled"), (running, "cancelled"), (ready, "deleted")):
         with engine.begin() as db:
-            assert report_exports.delete(db, export.id, who="ben", why="asked in error").status == becomes
+            assert background_exports.delete(db, export.id, who="ben", why="asked in error").status == becomes
         assert look(engine, export).is_over
     assert claim(engine) is None
     with engine.begin() as db:
-        assert not report_exports.renew(db, running, 10)
+        assert not background_exports.renew(db, running, 10)
     assert entries(engine) == [
         ("ben", "export.delete", "asked in error", ready.id),
         ("ben", "export.cancel", "asked in error", running.id),
@@ -197,11 +197,11 @@ def test_what_failed_or_was_cancelled_can_be_deleted_and_keeps_its_reason(engine
     failed = (ask(engine), claimed(engine))[1]
     cancelled = (ask(engine), claimed(engine))[1]
     with engine.begin() as db:
-        report_exports.fail(db, failed, "no room: make some", rows=1)
-        report_exports.delete(db, cancelled.id, who="ben", why=None)
+        background_exports.fail(db, failed, "no room: make some", rows=1)
+        background_exports.delete(db, cancelled.id, who="ben", why=None)
     for export in (failed, cancelled):
         with engine.begin() as db:
-            assert report_exports.delete(db, export.id, who="anna", why="in the way").status == "deleted"
+            assert background_exports.delete(db, export.id, who="anna", why="in the way").status == "deleted"
         let_the_hold_run_out(engine, export)
     assert look(engine, failed).failure == "no room: make some"
     assert entries(engine)[0] == ("anna", "export.delete", "in the way", cancelled.id)
@@ -211,12 +211,12 @@ def test_what_failed_or_was_cancelled_can_be_deleted_and_keeps_its_reason(engine
 def test_what_is_gone_cannot_be_deleted_again(engine: Engine) -> None:
     ready = done(engine)
     with engine.begin() as db:
-        report_exports.delete(db, ready.id, who="ben", why=None)
+        background_exports.delete(db, ready.id, who="ben", why=None)
     with engine.connect() as db:
         with pytest.raises(NoExport, match=f"export {ready.id} is deleted already"):
-            report_exports.delete(db, ready.id, who="ben", why=None)
+            background_exports.delete(db, ready.id, who="ben", why=None)
         with pytest.raises(NoExport, match=r"there is no export 404\. See: caselog exports list"):
-            report_exports.delete(db, 404, who="ben", why=None)
+            background_exports.delete(db, 404, who="ben", why=None)
     assert len(entries(engine)) == 1
 
 
@@ -227,9 +227,9 @@ def test_what_is_done_expires_after_its_days_and_the_audit_says_so(engine: Engin
             text("update report_export set finished_at = now() - interval '7 days 1 hour' where id = :id"),
             {"id": old.id},
         )
-        assert report_exports.expire(db, 0) == 0
-        assert report_exports.expire(db, 8) == 0
-        assert report_exports.expire(db, 7) == 1
+        assert background_exports.expire(db, 0) == 0
+        assert background_exports.expire(db, 8) == 0
+        assert background_exports.expire(db, 7) == 1
     assert (look(engine, old).status, look(engine, young).status) == ("expired", "done")
     assert entries(engine) == [("upkeep", "export.expire", "older than CASELOG_EXPORT_RETENTION_DAYS=7", old.id)]
 
@@ -239,16 +239,16 @@ def test_a_file_is_to_be_removed_until_somebody_says_that_it_is(engine: Engine) 
     ready, other = done(engine), done(engine)
     assert removals(engine) == []
     with engine.begin() as db:
-        report_exports.delete(db, ready.id, who="ben", why=None)
+        background_exports.delete(db, ready.id, who="ben", why=None)
     assert removals(engine) == [ready.id]
     assert removals(engine) == []
     with engine.begin() as db:
-        report_exports.not_removed(db, ready.id, "read-only")
+        background_exports.not_removed(db, ready.id, "read-only")
     assert look(engine, ready).failure == "read-only"
     let_the_hold_run_out(engine, ready)
     assert removals(engine) == [ready.id]
     with engine.begin() as db:
-        report_exports.removed(db, ready.id)
+        background_exports.removed(db, ready.id)
     let_the_hold_run_out(engine, ready)
     assert removals(engine) == []
     assert look(engine, other).status == "done"
@@ -258,7 +258,7 @@ def test_nobody_tidies_up_after_a_running_one_before_its_worker_must_have_notice
     ask(engine)
     running = claimed(engine)
     with engine.begin() as db:
-        report_exports.delete(db, running.id, who="ben", why=None)
+        background_exports.delete(db, running.id, who="ben", why=None)
     assert removals(engine) == []
     let_the_hold_run_out(engine, running)
     assert removals(engine) == [running.id]
@@ -267,4 +267,4 @@ def test_nobody_tidies_up_after_a_running_one_before_its_worker_must_have_notice
 def test_the_newest_are_listed_first(engine: Engine) -> None:
     exports = [ask(engine) for _ in range(3)]
     with engine.begin() as db:
-        assert report_exports.list_exports(db, limit=2) == [exports[2], exports[1]]
+        assert background_exports.list_exports(db, limit=2) == [exports[2], exports[1]]

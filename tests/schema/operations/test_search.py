@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import Engine, text
 
-from events.errors import CaselogError
-from schema.search import CANDIDATES, merge_new_cases, search_cases
+from caselog.events.errors import CaselogError
+from caselog.schema.operations.search import CANDIDATES, merge_new_cases, search_cases
 
 INSERT = text(
     """

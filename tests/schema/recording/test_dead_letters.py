@@ -11,11 +11,12 @@ import pytest
 from alembic import command
 from sqlalchemy import Connection, Engine, text
 
-from schema import deadletters, mending
-from schema.connection import make_engine
-from schema.deadletters import DeadLetter
-from schema.mending import Filter
-from schema.migrate import configuration, migrate
+from caselog.schema.migrations.upgrade import configuration, migrate
+from caselog.schema.operations import dead_letter_queries
+from caselog.schema.operations.dead_letter_queries import Filter
+from caselog.schema.recording import dead_letters
+from caselog.schema.recording.dead_letters import DeadLetter
+from caselog.schema.sessions.connection import make_engine
 
 
 def a_letter(raw: bytes, reason: str = "malformed", message: str = "mend it", **fields: Any) -> DeadLetter:
@@ -26,12 +27,12 @@ def put(engine: Engine, *letters: DeadLetter) -> None:
     """Each in a transaction of its own, so that they are set aside one after the other."""
     for letter in letters:
         with engine.begin() as db:
-            deadletters.set_aside(db, [letter])
+            dead_letters.set_aside(db, [letter])
 
 
 def faults(engine: Engine) -> dict[bytes, str | None]:
     with engine.connect() as db:
-        return {letter.raw: letter.fault for letter in mending.find(db, Filter())}
+        return {letter.raw: letter.fault for letter in dead_letter_queries.find(db, Filter())}
 
 
 def test_dead_letters_are_found_by_every_filter_alone_and_together(engine: Engine) -> None:
@@ -42,11 +43,11 @@ def test_dead_letters_are_found_by_every_filter_alone_and_together(engine: Engin
         a_letter(b"3", "rejected", key="case", case_reference="AB-1", source="/s/t"),
     )
     with engine.connect() as db:
-        first, second, third = mending.find(db, Filter())
+        first, second, third = dead_letter_queries.find(db, Filter())
 
         def found(**filters: Any) -> list[bytes]:
-            letters = [letter.raw for letter in mending.find(db, Filter(**filters))]
-            assert len(mending.select(db, Filter(**filters))) == len(letters)
+            letters = [letter.raw for letter in dead_letter_queries.find(db, Filter(**filters))]
+            assert len(dead_letter_queries.select(db, Filter(**filters))) == len(letters)
             return letters
 
         assert found() == [b"1", b"2", b"3"]
@@ -60,7 +61,7 @@ def test_dead_letters_are_found_by_every_filter_alone_and_together(engine: Engin
         assert found(since=second.received_at) == [b"2", b"3"]
         assert found(until=second.received_at) == [b"1", b"2"]
         assert found(case="AB-1", reason="rejected") == [b"3"]
-        assert [letter.raw for letter in mending.find(db, Filter(), limit=2)] == [b"1", b"2"]
+        assert [letter.raw for letter in dead_letter_queries.find(db, Filter(), limit=2)] == [b"1", b"2"]
 
 
 @pytest.mark.parametrize(
@@ -77,7 +78,7 @@ def test_a_text_is_searched_in_message_id_source_and_case_alone_and_as_it_is(
         a_letter(b"3", "rejected", case_reference="AB-1", source="/s/t"),
     )
     with engine.connect() as db:
-        assert [letter.raw for letter in mending.find(db, Filter(text=searched))] == raws
+        assert [letter.raw for letter in dead_letter_queries.find(db, Filter(text=searched))] == raws
 
 
 @pytest.mark.parametrize(
@@ -117,21 +118,21 @@ def test_groups_are_counted_the_busiest_first_with_their_newest_letter(engine: E
     put(engine, a_letter(b"lonely", "failed", "x", key="own", code="DONE"))
     put(engine, *(a_letter(b"%d" % number, message=f"value {number} is wrong") for number in range(3)))
     with engine.connect() as db:
-        many, one = mending.groups(db, Filter())
-        letters = list(mending.find(db, Filter()))
+        many, one = dead_letter_queries.groups(db, Filter())
+        letters = list(dead_letter_queries.find(db, Filter()))
         assert (many.letters, many.reason, many.key, many.code) == (3, "malformed", None, None)
         assert (many.example, many.message) == (letters[3].id, "value 2 is wrong")
         assert (many.first, many.last) == (letters[1].received_at, letters[3].received_at)
         assert (one.letters, one.key, one.code, one.fault) == (1, "own", "DONE", letters[0].fault)
-        assert [group.fault for group in mending.groups(db, Filter(key="own"))] == [one.fault]
-        assert mending.groups(db, Filter(), limit=1) == [many]
+        assert [group.fault for group in dead_letter_queries.groups(db, Filter(key="own"))] == [one.fault]
+        assert dead_letter_queries.groups(db, Filter(), limit=1) == [many]
 
 
 def test_a_discarded_letter_leaves_its_identity_and_the_same_bytes_make_it_anew(engine: Engine) -> None:
     put(engine, a_letter(b"1", "failed", source="/s", event_id="7"), a_letter(b"2"))
     with engine.begin() as db:
-        before = {letter.raw: letter.id for letter in mending.find(db, Filter())}
-        [gone] = mending.discard(db, [before[b"1"] or 0, 999])
+        before = {letter.raw: letter.id for letter in dead_letter_queries.find(db, Filter())}
+        [gone] = dead_letter_queries.discard(db, [before[b"1"] or 0, 999])
     assert (gone.id, gone.source, gone.event_id, gone.reason) == (before[b"1"], "/s", "7", "failed")
     # sha256sum of the byte "1"
     assert gone.fingerprint == "6b86b273ff34fce19d6b804eff5a3f5747ada4eaa22f1d49c01e52ddb7875b4b"
@@ -143,33 +144,33 @@ def test_a_discarded_letter_leaves_its_identity_and_the_same_bytes_make_it_anew(
 def test_what_one_claims_nobody_else_claims_or_discards(engine: Engine) -> None:
     put(engine, a_letter(b"1"), a_letter(b"2"))
     with engine.begin() as db, engine.begin() as other:
-        first, second = mending.find(db, Filter())
-        assert deadletters.claim(db, [first]) == {first.id}
-        assert deadletters.claim(other, [first, second]) == {second.id}
-        assert mending.discard(other, [first.id or 0]) == []
+        first, second = dead_letter_queries.find(db, Filter())
+        assert dead_letters.claim(db, [first]) == {first.id}
+        assert dead_letters.claim(other, [first, second]) == {second.id}
+        assert dead_letter_queries.discard(other, [first.id or 0]) == []
 
 
 def test_a_letter_that_failed_again_is_no_more_as_it_was_read(engine: Engine) -> None:
     put(engine, a_letter(b"1"))
     with engine.begin() as db:
-        [before] = mending.find(db, Filter())
-        deadletters.fail_again(db, [DeadLetter(reason="failed", message="no", raw=b"", attempts=2, id=before.id)])
-        [after] = mending.find(db, Filter())
+        [before] = dead_letter_queries.find(db, Filter())
+        dead_letters.fail_again(db, [DeadLetter(reason="failed", message="no", raw=b"", attempts=2, id=before.id)])
+        [after] = dead_letter_queries.find(db, Filter())
         assert (after.id, after.received_at, after.raw) == (before.id, before.received_at, b"1")
         assert (after.reason, after.message, after.attempts) == ("failed", "no", 2)
         assert after.fault != before.fault
-        assert deadletters.claim(db, [before]) == set()
-        assert deadletters.claim(db, [after]) == {after.id}
+        assert dead_letters.claim(db, [before]) == set()
+        assert dead_letters.claim(db, [after]) == {after.id}
 
 
 def test_letters_are_old_by_the_time_they_were_set_aside(engine: Engine) -> None:
     put(engine, a_letter(b"1"), a_letter(b"2"), a_letter(b"3"))
     with engine.begin() as db:
         _let_pass(db, "raw <> '\\x33'", timedelta(days=30, seconds=1))
-        first, second, _ = mending.select(db, Filter())
-        assert mending.older_than(db, 30, limit=9) == [first, second]
-        assert mending.older_than(db, 30, limit=1) == [first]
-        assert mending.older_than(db, 31, limit=9) == []
+        first, second, _ = dead_letter_queries.select(db, Filter())
+        assert dead_letter_queries.older_than(db, 30, limit=9) == [first, second]
+        assert dead_letter_queries.older_than(db, 30, limit=1) == [first]
+        assert dead_letter_queries.older_than(db, 31, limit=9) == []
 
 
 def _let_pass(db: Connection, which: str, gone: timedelta) -> None:
@@ -205,7 +206,7 @@ def test_the_migration_reads_the_codes_of_the_letters_that_there_are(
             )
     migrate(url)
     with engine.connect() as connection:
-        found = {letter.raw: letter for letter in mending.find(connection, Filter())}
+        found = {letter.raw: letter for letter in dead_letter_queries.find(connection, Filter())}
     engine.dispose()
     assert {raw: letter.code for raw, letter in found.items()} == raws
     assert all(letter.fault for letter in found.values())

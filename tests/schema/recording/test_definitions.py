@@ -13,17 +13,17 @@ import psycopg
 import pytest
 from psycopg.rows import dict_row
 from sqlalchemy import Engine
-from stored import body, dead_letters, what_stands
+from support.oracle.stored import body, dead_letters, what_stands
 
-from events.codes import LogLevel, LogType, RequiresActionBy, Role
-from events.message import decode
-from events.registry import BaseEvent, EventRegistry, autodiscover, event_registry
-from events.resolve import Rules
-from events.retired import check, kept, restored
-from events.state import CaseState, Log
-from schema import definitions
-from workers.recorded import Recorded
-from workers.recording import Recording
+from caselog.events.folding.resolve import Rules
+from caselog.events.folding.retired_codes import check, kept, restored
+from caselog.events.model.codes import LogLevel, LogType, RequiresActionBy, Role
+from caselog.events.model.message import decode
+from caselog.events.model.registry import BaseEvent, EventRegistry, autodiscover, event_registry
+from caselog.events.model.state import CaseState, Log
+from caselog.schema.recording import definitions
+from caselog.workers.recording.batch import Recording
+from caselog.workers.recording.outcome import Recorded
 
 pytestmark = pytest.mark.unproven  # these record with codes of their own, which are gone afterwards
 

@@ -6,11 +6,12 @@ from datetime import timedelta
 
 from sqlalchemy import Connection, Engine, text
 
-from events.state import CaseState
-from schema import deadletters, mending, parking, store
-from schema.deadletters import DeadLetter
-from schema.mending import Filter
-from schema.parking import Parked
+from caselog.events.model.state import CaseState
+from caselog.schema.operations import dead_letter_queries
+from caselog.schema.operations.dead_letter_queries import Filter
+from caselog.schema.recording import dead_letters, parking, store
+from caselog.schema.recording.dead_letters import DeadLetter
+from caselog.schema.recording.parking import Parked
 
 
 def waiting(event_id: str, case: str = "AB-1", raw: bytes = b"{}") -> Parked:
@@ -102,8 +103,8 @@ def a_letter(raw: bytes, reason: str = "malformed", **fields: str) -> DeadLetter
 def test_the_same_bytes_are_one_dead_letter_however_often_they_come(engine: Engine) -> None:
     for _ in range(2):
         with engine.begin() as db:
-            deadletters.set_aside(db, [a_letter(b"one"), a_letter(b"two"), a_letter(b"one", reason="failed")])
+            dead_letters.set_aside(db, [a_letter(b"one"), a_letter(b"two"), a_letter(b"one", reason="failed")])
     with engine.begin() as db:
-        letters = list(mending.find(db, Filter()))
+        letters = list(dead_letter_queries.find(db, Filter()))
     assert {letter.raw: letter.reason for letter in letters} == {b"one": "malformed", b"two": "malformed"}
     assert len(letters) == 2

@@ -9,14 +9,14 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from patience import DEADLINE_S
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import IntegrityError
-from stored import insert_logs
+from support.oracle.stored import insert_logs
+from support.processes.patience import DEADLINE_S
 
-from events.state import CaseState, Log, TimerState
-from schema import past, store
-from schema.copying import broke
+from caselog.events.model.state import CaseState, Log, TimerState
+from caselog.schema.recording import history, store
+from caselog.schema.sql.copy import broke
 
 pytestmark = pytest.mark.unproven  # these write rows without a fold
 
@@ -76,7 +76,7 @@ def test_a_log_comes_back_as_it_was_written(engine: Engine) -> None:
     plain = a_log("2", case="AB-1")
     with engine.begin() as db:
         insert_logs(db, [full, plain])
-        logs = past.case_logs(db, ["AB-1", "AB-2"])
+        logs = history.case_logs(db, ["AB-1", "AB-2"])
     assert sorted(logs["AB-1"], key=lambda log: log.event_id) == [full, plain]
     assert logs["AB-2"] == []
 
@@ -90,7 +90,7 @@ def test_only_what_is_derived_of_a_log_is_ever_rewritten(engine: Engine) -> None
             setattr(log, name, value)
         log.notes = "changed"
         store.rewrite_logs(db, [log])
-        [stands] = past.case_logs(db, ["AB-1"])["AB-1"]
+        [stands] = history.case_logs(db, ["AB-1"])["AB-1"]
     assert stands.notes == "as written"
     assert {name: getattr(stands, name) for name in changed} == changed
 
@@ -103,9 +103,9 @@ def test_timers_run_until_they_are_stopped(engine: Engine) -> None:
         timer.stopped_at, timer.cancelled = NINE + timedelta(minutes=1), True
         store.update_timers(db, [timer])
         assert store.running_timers(db, ["op-1"]) == {}
-        assert past.timers(db, [7, 99]) == [timer]
+        assert history.timers(db, [7, 99]) == [timer]
         store.delete_timers(db, [7])
-        assert past.timers(db, [7, 8]) == [TimerState(id=8, actor="op-2", started_at=NINE)]
+        assert history.timers(db, [7, 8]) == [TimerState(id=8, actor="op-2", started_at=NINE)]
 
 
 def test_an_actor_has_one_running_timer(engine: Engine) -> None:
@@ -241,18 +241,18 @@ def test_the_last_log_of_an_actor_is_the_last_in_order(engine: Engine) -> None:
         for arrived, log in enumerate(logs[3:] + logs[:3]):
             insert_logs(db, [log, a_log(f"other {arrived}", minute=9, actor="op-2")])
             expected = logs[min(3 + arrived, len(logs) - 1)].order_key
-            assert past.last_logs(db, ["op-1", "nobody"]) == {"op-1": expected}
+            assert history.last_logs(db, ["op-1", "nobody"]) == {"op-1": expected}
 
 
 def test_a_stretch_of_an_actors_log_has_both_its_ends(engine: Engine) -> None:
     logs = _story()
-    stretches: list[past.Stretch] = []
+    stretches: list[history.Stretch] = []
     for first, last in itertools.combinations_with_replacement(range(len(logs)), 2):
         stretches.append(("op-1", logs[first].order_key, logs[last].order_key))
-    open_ended: list[past.Stretch] = [("op-1", log.order_key, None) for log in logs]
+    open_ended: list[history.Stretch] = [("op-1", log.order_key, None) for log in logs]
     with engine.begin() as db:
         insert_logs(db, [*reversed(logs), a_log("other", minute=1, actor="op-2")])
-        found = past.actor_logs(db, [*stretches, *open_ended, ("nobody", logs[0].order_key, None)])
+        found = history.actor_logs(db, [*stretches, *open_ended, ("nobody", logs[0].order_key, None)])
     pairs = itertools.combinations_with_replacement(range(len(logs)), 2)
     assert found == [logs[a : b + 1] for a, b in pairs] + [logs[n:] for n in range(len(logs))] + [[]]
 
@@ -263,9 +263,9 @@ def test_the_next_log_of_some_codes_comes_after_the_moment_itself(engine: Engine
     moments = [("op-1", log.order_key) for log in logs] + [("nobody", logs[0].order_key)]
     with engine.begin() as db:
         insert_logs(db, logs)
-        found = past.next_logs(db, moments, [("suspend_case", "TERM"), ("timer", "TIMER_CANCELLED")])
+        found = history.next_logs(db, moments, [("suspend_case", "TERM"), ("timer", "TIMER_CANCELLED")])
         assert found == [logs[3].order_key] * 3 + [None] * 4
-        assert past.next_logs(db, moments, []) == [None] * 7
+        assert history.next_logs(db, moments, []) == [None] * 7
 
 
 def test_a_timer_covers_its_first_and_last_instant(engine: Engine) -> None:
@@ -281,7 +281,7 @@ def test_a_timer_covers_its_first_and_last_instant(engine: Engine) -> None:
     with engine.begin() as db:
         insert_logs(db, [late, early, first])
         store.insert_timers(db, timers)
-        found = past.covering_starts(db, [("op-1", moment) for moment in minute] + [("op-2", minute[1])])
+        found = history.covering_starts(db, [("op-1", moment) for moment in minute] + [("op-2", minute[1])])
     expected = (
         dict.fromkeys((1, 2, 3), first.order_key) | {5: early.order_key} | dict.fromkeys(range(6, 10), late.order_key)
     )

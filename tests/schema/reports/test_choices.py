@@ -9,15 +9,15 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
-from pipeline import created
-from recorded import recorded
 from sqlalchemy import Connection
+from support.processes.pipeline import created
+from support.processes.recorded import recorded
 
-from schema.connection import make_engine
-from schema.reports.choices import MOST_CHOICES, read_choices
-from schema.reports.finding import REPORTS, get_report
-from schema.reports.reading import By, Reading, read_rows, read_series
-from workers.simulate import simulate
+from caselog.schema.reports.catalogue import REPORTS, get_report
+from caselog.schema.reports.choices import MOST_CHOICES, read_choices
+from caselog.schema.reports.reading import By, Reading, read_rows, read_series
+from caselog.schema.sessions.connection import make_engine
+from caselog.workers.producers.simulation import simulate
 
 LONDON = ZoneInfo("Europe/London")
 FIRST, LAST = date(2025, 1, 6), date(2025, 3, 31)

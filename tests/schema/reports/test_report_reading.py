@@ -9,10 +9,10 @@ from zoneinfo import ZoneInfo
 import pytest
 from sqlalchemy import Engine, text
 
-from schema.reports import outbox
-from schema.reports.declaring import SUMS, Report
-from schema.reports.finding import REPORTS, UnknownReport, get_report
-from schema.reports.reading import PERIODS, BadRequest, Reading, read_rows, read_totals
+from caselog.schema.reports import outbox
+from caselog.schema.reports.catalogue import REPORTS, UnknownReport, get_report
+from caselog.schema.reports.reading import PERIODS, BadRequest, Reading, read_rows, read_totals
+from caselog.schema.reports.terms.report import SUMS, Report
 
 pytestmark = pytest.mark.unproven("posts deltas without logs, and callbacks without cases")
 

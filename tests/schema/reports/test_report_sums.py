@@ -10,20 +10,22 @@ from zoneinfo import ZoneInfo
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pipeline import eventually
-from proof import RULES, found
 from sqlalchemy import Connection, Engine
-from stored import insert_logs
+from support.oracle.proof import RULES, found
+from support.oracle.stored import insert_logs
+from support.processes.pipeline import eventually
 
-from events.afresh import Definitions
-from events.registry import autodiscover, event_registry
-from events.state import CaseState, Log
-from schema import proof, store, verifying
-from schema.reports import outbox
-from schema.reports.categories import counted_logs
-from schema.reports.finding import get_report, summed_reports
-from schema.reports.reading import Reading, read_rows
-from schema.reports.tally import ReportTally, Row
+from caselog.events.folding.recompute import Definitions
+from caselog.events.model.registry import autodiscover, event_registry
+from caselog.events.model.state import CaseState, Log
+from caselog.schema.recording import store
+from caselog.schema.reports import outbox
+from caselog.schema.reports.catalogue import get_report, summed_reports
+from caselog.schema.reports.categories import counted_logs
+from caselog.schema.reports.reading import Reading, read_rows
+from caselog.schema.reports.tally import ReportTally, Row
+from caselog.schema.verification import session as proof
+from caselog.schema.verification import streams
 
 pytestmark = pytest.mark.unproven("posts deltas without logs")
 
@@ -293,7 +295,7 @@ def test_what_the_recorder_posts_is_what_a_count_of_the_log_in_sql_finds(
         proof.define(session, event_registry.folded_codes())
         with proof.snapshot(session):
             for report in summed_reports():
-                assert list(verifying.report_gaps(session, report, LONDON.key, as_kept=False)) == [], report.name
+                assert list(streams.report_gaps(session, report, LONDON.key, as_kept=False)) == [], report.name
     finally:
         session.close()
 

@@ -10,19 +10,19 @@ from urllib.parse import quote
 
 import psycopg
 import pytest
-from pgbouncer import PgBouncer
-from pipeline import eventually
-from read_only import lending_read_only_sessions, read_only_database
 from sqlalchemy import Column, Connection, Engine, Integer, MetaData, Table, text
 from sqlalchemy.exc import DBAPIError
-from standby import Standby
+from support.processes.pipeline import eventually
+from support.servers.pgbouncer import PgBouncer
+from support.servers.read_only import lending_read_only_sessions, read_only_database
+from support.servers.standby import Standby
 
-from schema import sessions
-from schema.connection import driver_of, make_engine
-from schema.copying import Copy
-from schema.proof import open_session
-from schema.sessions import why_left
-from schema.statement import Statement
+from caselog.schema.sessions import leaving
+from caselog.schema.sessions.connection import driver_of, make_engine
+from caselog.schema.sessions.leaving import why_left
+from caselog.schema.sql.copy import Copy
+from caselog.schema.sql.statement import Statement
+from caselog.schema.verification.session import open_session
 
 
 def test_an_error_says_the_statement_and_never_its_values(empty_database_url: str) -> None:
@@ -209,7 +209,7 @@ def test_a_reader_exchanges_a_read_only_session_by_itself_and_not_at_every_use(
             assert first[1] == "on"
             assert look() == first
         assert look() == first
-        monkeypatch.setattr(sessions, "READ_ONLY_KEPT_S", 0.0)
+        monkeypatch.setattr(leaving, "READ_ONLY_KEPT_S", 0.0)
         assert look()[1] == "off"
     finally:
         engine.dispose()
@@ -307,7 +307,7 @@ def test_a_poolers_session_that_started_read_only_is_ended_by_who_only_reads_too
     empty_database_url: str, make_pooler: Callable[..., PgBouncer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else the check `database` would be red until the pooler is restarted."""
-    monkeypatch.setattr(sessions, "READ_ONLY_KEPT_S", 0.0)
+    monkeypatch.setattr(leaving, "READ_ONLY_KEPT_S", 0.0)
     pooler = make_pooler(sessions=2, database_url=empty_database_url)
     engine = make_engine(pooler.url, connections=1)
 

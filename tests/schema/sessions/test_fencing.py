@@ -7,16 +7,16 @@ from urllib.parse import urlsplit
 
 import psycopg
 import pytest
-from open_server import asking_nobody
-from own_postgres import OwnPostgres
-from pgbouncer import PgBouncer
-from pipeline import eventually
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
+from support.processes.pipeline import eventually
+from support.servers.open_server import asking_nobody
+from support.servers.own_postgres import OwnPostgres
+from support.servers.pgbouncer import PgBouncer
 
-from schema.connection import fence_of, make_engine, server_of
-from schema.fencing import Fence, OlderTimeline, Server
-from workers.transactions import DatabaseAway, translated
+from caselog.schema.sessions.connection import fence_of, make_engine, server_of
+from caselog.schema.sessions.fencing import Fence, OlderTimeline, Server
+from caselog.workers.servers.database_errors import DatabaseAway, translated
 
 
 @pytest.fixture

@@ -8,13 +8,13 @@ from time import monotonic
 from typing import Any
 
 import pytest
-from dead_ports import Silent, in_turn, refusing
-from own_postgres import OwnPostgres
-from patience import allowance_s
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
+from support.processes.patience import allowance_s
+from support.servers.dead_ports import Silent, in_turn, refusing
+from support.servers.own_postgres import OwnPostgres
 
-from schema.connection import make_engine
+from caselog.schema.sessions.connection import make_engine
 
 PORT = text("select inet_server_port()")
 

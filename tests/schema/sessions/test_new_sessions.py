@@ -7,13 +7,13 @@ from contextlib import ExitStack, contextmanager
 
 import psycopg
 import pytest
-from pgbouncer import PgBouncer
 from sqlalchemy import Engine
+from support.servers.pgbouncer import PgBouncer
 
-from schema import connection
-from schema.connection import make_engine
-from schema.replication import find_standbys
-from schema.server import ServerState, ask_server
+from caselog.schema.sessions import connection
+from caselog.schema.sessions.connection import make_engine
+from caselog.schema.sessions.replication import find_standbys
+from caselog.schema.sessions.server import ServerState, ask_server
 
 
 @contextmanager

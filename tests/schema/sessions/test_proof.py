@@ -7,12 +7,12 @@ from collections.abc import Callable
 
 import psycopg
 import pytest
-from pgbouncer import PgBouncer
 from sqlalchemy.exc import OperationalError
+from support.servers.pgbouncer import PgBouncer
 
-from schema.connection import make_engine
-from schema.server import ask_server
-from schema.session_proof import NoSession, prove_session
+from caselog.schema.sessions.connection import make_engine
+from caselog.schema.sessions.proof import NoSession, prove_session
+from caselog.schema.sessions.server import ask_server
 
 Pooler = Callable[..., PgBouncer]
 

@@ -10,12 +10,12 @@ from zoneinfo import ZoneInfo
 import pytest
 from sqlalchemy import Engine
 
-from schema import rows, tables
-from schema.connection import make_engine
-from schema.statement import Statement
+from caselog.schema.sessions.connection import make_engine
+from caselog.schema.sql import arrays, tables
+from caselog.schema.sql.statement import Statement
 
 COLUMNS = ("reference", "category", "callback_attempt", "provider_viewed", "complaint_flag", "memory")
-LISTED = rows.Listed(tables.case, COLUMNS)
+LISTED = arrays.Listed(tables.case, COLUMNS)
 MOMENT = datetime(2026, 3, 2, 9, 30, 0, 1, tzinfo=UTC)
 ROW: tuple[Any, ...] = ("AB-1", None, 0, MOMENT, False, {})
 SECRET = "told in confidence"
@@ -30,7 +30,7 @@ def engine(database_url: str) -> Iterator[Engine]:
 
 def through(engine: Engine, *given: tuple[Any, ...]) -> list[tuple[Any, ...]]:
     with engine.connect() as db:
-        return list(Statement(f"select {rows.names(COLUMNS)} from {LISTED.new}").rows(db, **LISTED.bound(given)))
+        return list(Statement(f"select {arrays.names(COLUMNS)} from {LISTED.new}").rows(db, **LISTED.bound(given)))
 
 
 @pytest.mark.parametrize(

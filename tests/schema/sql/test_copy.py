@@ -10,14 +10,14 @@ from typing import Any
 
 import psycopg
 import pytest
-from patience import DEADLINE_S
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DataError, IntegrityError, OperationalError
-from stored import insert_logs
+from support.oracle.stored import insert_logs
+from support.processes.patience import DEADLINE_S
 
-from events.state import Log
-from schema import store
-from schema.connection import make_engine
+from caselog.events.model.state import Log
+from caselog.schema.recording import store
+from caselog.schema.sessions.connection import make_engine
 
 SECRET = "told in confidence"
 _ids = itertools.count(1)

@@ -10,8 +10,8 @@ import pytest
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DataError, IntegrityError, OperationalError
 
-from schema.connection import make_engine
-from schema.statement import Statement
+from caselog.schema.sessions.connection import make_engine
+from caselog.schema.sql.statement import Statement
 
 SECRET = "told in confidence"
 ECHO = Statement("select %(words)s::text, %(moment)s::timestamptz, %(json)s::jsonb, '100 %%', %(words)s like 'a%%'")

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError, OperationalError, ProgrammingError
 
-from schema.streaming import stream
+from caselog.schema.sql.streaming import stream
 
 FOUR_THOUSAND = "select n, n::text as said from generate_series(1, :most) as n"
 

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Final
 
-CORPUS: Final = Path(__file__).parent / "data" / "corpus"
+CORPUS: Final = Path(__file__).parents[2] / "data" / "corpus"
 SECRET: Final = "her-secret"
 _GOOD: Final = (
     b'{"specversion":"1.0","id":"%s","source":"/corpus","type":"case","subject":"%s",'

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from events.codes import LogLevel, LogType
+from caselog.events.model.codes import LogLevel, LogType
 
 FIELDS: dict[str, Any] = {
     "type": LogType.OUTCOME,

@@ -5,9 +5,10 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any, Final
 
-from episodes import HANG_ON_THE_CASE, episodes
 from hypothesis import strategies as st
-from reference import BY_STATUS, FACTS, SOURCES
+
+from support.builders.episodes import HANG_ON_THE_CASE, episodes
+from support.oracle.reference import BY_STATUS, FACTS, SOURCES
 
 Json = dict[str, Any]
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 from datetime import date, timedelta
 
 import pytest
-from stories import Row, Worked, at, lines
+
+from support.builders.stories import Row, Worked, at, lines
 
 
 def _callback(

@@ -5,10 +5,11 @@ from __future__ import annotations
 from datetime import date
 
 import pytest
-from stories import Worked, at, lines
-from worked_callbacks import CALLBACKS
-from worked_complaints import COMPLAINTS
-from worked_providers import PROVIDERS
+
+from support.builders.stories import Worked, at, lines
+from support.builders.worked_callbacks import CALLBACKS
+from support.builders.worked_complaints import COMPLAINTS
+from support.builders.worked_providers import PROVIDERS
 
 _DAY = """
     A 2026-03-31T23:30:00+00:00 web case/CASE_CREATED source=WEB

@@ -6,7 +6,7 @@ Friday, Easter Monday) are bank holidays.
 
 from __future__ import annotations
 
-from stories import Row, Worked, at, lines
+from support.builders.stories import Row, Worked, at, lines
 
 
 def _complaint(law: str, story: str, *rows: Row, now: str = "2027-06-01 12:00") -> Worked:

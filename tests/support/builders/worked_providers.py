@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import date
 
-from stories import Row, Worked, lines
+from support.builders.stories import Row, Worked, lines
 
 
 def _provider(law: str, story: str, *rows: Row) -> Worked:

@@ -11,16 +11,24 @@ from typing import Any, Final
 from zoneinfo import ZoneInfo
 
 import msgspec
-from reference import Outcome
-from stored import body, outcome_of
 
-from events.errors import EventError
-from events.fold import Plan, World, fold
-from events.message import Event, parse_event
-from events.refold import Past, Window, ahead_of_creation, earliest, late_for_actors, late_for_cases, refold
-from events.registry import EventRegistry, autodiscover, event_registry
-from events.resolve import Rules, Screened, screen
-from events.state import MEMORY, CaseState, Log, TimerState
+from caselog.events.errors import EventError
+from caselog.events.folding.fold import Plan, World, fold
+from caselog.events.folding.refold import (
+    Past,
+    Window,
+    ahead_of_creation,
+    earliest,
+    late_for_actors,
+    late_for_cases,
+    refold,
+)
+from caselog.events.folding.resolve import Rules, Screened, screen
+from caselog.events.model.message import Event, parse_event
+from caselog.events.model.registry import EventRegistry, autodiscover, event_registry
+from caselog.events.model.state import MEMORY, CaseState, Log, TimerState
+from support.oracle.reference import Outcome
+from support.oracle.stored import body, outcome_of
 
 LONDON: Final = ZoneInfo("Europe/London")
 NO_EARLIEST: Final = datetime(1, 1, 1, tzinfo=UTC)

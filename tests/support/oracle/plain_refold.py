@@ -1,7 +1,7 @@
 """Deciding a batch as plainly as can be: one event after the other, everything before it folded anew for each.
 
-What `events.refold` does in one pass, this does in the square of it. It shares the steps for a single log
-(`TimerFold`, `fold_case`), and nothing of the way in which they are put together.
+What `caselog.events.folding.refold` does in one pass, this does in the square of it. It shares the steps for a single
+log (`TimerFold`, `fold_case`), and nothing of the way in which they are put together.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
-from events.codes import Code
-from events.errors import EventError
-from events.fold import TimerFold, World, fold_case_or_refuse, in_order, make_log
-from events.refold import definition
-from events.registry import EventRegistry
-from events.resolve import Rules, Screened, resolve
-from events.state import CaseState, Log, TimerState
+from caselog.events.errors import EventError
+from caselog.events.folding.fold import TimerFold, World, fold_case_or_refuse, in_order, make_log
+from caselog.events.folding.refold import definition
+from caselog.events.folding.resolve import Rules, Screened, resolve
+from caselog.events.model.codes import Code
+from caselog.events.model.registry import EventRegistry
+from caselog.events.model.state import CaseState, Log, TimerState
 
 
 class Decided(msgspec.Struct, kw_only=True):

@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from zoneinfo import ZoneInfo
 
-from events.registry import EventRegistry, autodiscover, event_registry
-from events.resolve import Rules
-from schema.findings import Difference, Finding, differences
-from workers import aggregating
-from workers.verify import Verification
+from caselog.events.folding.resolve import Rules
+from caselog.events.model.registry import EventRegistry, autodiscover, event_registry
+from caselog.schema.verification.findings import Difference, Finding, differences
+from caselog.workers.tasks import aggregator
+from caselog.workers.verification.verify import Verification
 
 RULES = Rules(zone=ZoneInfo("Europe/London"))
 
@@ -51,4 +51,4 @@ def add_up_reports(database_url: str, *, rules: Rules = RULES, registry: EventRe
     """Do what the aggregator does, for tests in which none runs."""
     if registry is event_registry:
         autodiscover()  # with no code registered, no case has facts: whichever test is the first needs the apps
-    aggregating.add_up_reports(database_url, registry, rules)
+    aggregator.add_up_reports(database_url, registry, rules)

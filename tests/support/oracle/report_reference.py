@@ -1,7 +1,7 @@
 """A second, slow and simple reading of docs/rules.md §6 and §7: what each of the thirteen reports must say.
 
-Written from the rules alone, on the plain dicts of `tests/reference.py`; it imports nothing of caselog, so it shares no
-mistake with it. Every report is computed from all logs, each time that it is asked for.
+Written from the rules alone, on the plain dicts of `tests/support/oracle/reference.py`; it imports nothing of caselog,
+so it shares no mistake with it. Every report is computed from all logs, each time that it is asked for.
 
 Where the rules leave room, it takes them so:
 
@@ -44,7 +44,8 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import holidays
-from reference import ASSIGNMENTS, CALLBACKS, FACTS, Identity, Outcome
+
+from support.oracle.reference import ASSIGNMENTS, CALLBACKS, FACTS, Identity, Outcome
 
 Row = dict[str, Any]
 ALTERNATIVE_HELP = ("IRKB", "COSPF", "SPFN", "SPFM", "EDFF")

@@ -1,4 +1,4 @@
-"""What a database's reports say, in the words of `tests/report_reference.py`, so that the two can be compared."""
+"""What a database's reports say, in the words of `report_reference.py`, so that the two can be compared."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any, Literal
 from zoneinfo import ZoneInfo
 
 import pytest
-from reference import Outcome
-from report_reference import OF_DAYS, REPORTS, Row, report
 from sqlalchemy import Connection
 
-from schema.reports.finding import get_report
-from schema.reports.reading import Reading, read_rows
+from caselog.schema.reports.catalogue import get_report
+from caselog.schema.reports.reading import Reading, read_rows
+from support.oracle.reference import Outcome
+from support.oracle.report_reference import OF_DAYS, REPORTS, Row, report
 
 LONDON = ZoneInfo("Europe/London")
 By = Literal["day", "week", "month"]

@@ -9,11 +9,11 @@ from typing import Any
 
 import psycopg
 from psycopg.rows import dict_row
-from reference import Identity, Outcome
 from sqlalchemy import Connection
 
-from events.state import Log
-from schema import store
+from caselog.events.model.state import Log
+from caselog.schema.recording import store
+from support.oracle.reference import Identity, Outcome
 
 # Rows that their first two columns do not tell apart.
 _UNORDERED = ("report_sum", "callback", "complaint", "assignment")

@@ -8,7 +8,8 @@ from typing import Any, Final
 
 from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]
 from playwright.sync_api import Browser, BrowserContext, Page, ViewportSize, expect
-from served import ANNA, Served
+
+from support.processes.served import ANNA, Served
 
 PHONE: Final[ViewportSize] = {"width": 375, "height": 812}
 DESKTOP: Final[ViewportSize] = {"width": 1280, "height": 1000}

@@ -8,26 +8,26 @@ from typing import Any
 
 import psycopg
 import redis
-from pipeline import created
-from proof import RULES
-from stored import body
 from typer.testing import CliRunner, Result
 
-from events.message import decode
-from events.registry import autodiscover, event_registry
-from schema import mending
-from schema.connection import fence_of, make_engine
-from schema.mending import Filter
-from workers.cli import app
-from workers.continuity import Verdict
-from workers.counting import Counting
-from workers.health import Check, Health
-from workers.losses import Found, Losses
-from workers.recorded import Recorded
-from workers.recording import Recording
-from workers.remembering import Memory
-from workers.services import redis_py_url
-from workers.settings import Settings
+from caselog.events.model.message import decode
+from caselog.events.model.registry import autodiscover, event_registry
+from caselog.schema.operations import dead_letter_queries
+from caselog.schema.operations.dead_letter_queries import Filter
+from caselog.schema.sessions.connection import fence_of, make_engine
+from caselog.workers.cli import app
+from caselog.workers.continuity.comparison import Verdict
+from caselog.workers.continuity.counting import Counting
+from caselog.workers.continuity.losses import Found, Losses
+from caselog.workers.continuity.memory import Memory
+from caselog.workers.health.checks import Check, Health
+from caselog.workers.recording.batch import Recording
+from caselog.workers.recording.outcome import Recorded
+from caselog.workers.servers.locate import redis_py_url
+from caselog.workers.settings import Settings
+from support.oracle.proof import RULES
+from support.oracle.stored import body
+from support.processes.pipeline import created
 
 
 class Installation:
@@ -76,7 +76,7 @@ class Installation:
         """All dead letters; Redis has been told when this returns."""
         assert self.recording is not None
         with self.engine.begin() as db:
-            letters = list(mending.find(db, Filter()))
+            letters = list(dead_letter_queries.find(db, Filter()))
         total = self.recording.requeue(letters)
         self.memory.flush()
         return total

@@ -12,16 +12,16 @@ from time import monotonic, sleep
 from typing import Any, Final
 
 import psycopg
-from children import start_child
-from patience import DEADLINE_S, allowance_s
-from proof import add_up_reports
-from stored import body
 
-from events import broker
-from events.publisher import Publisher
-from workers.up import caselog_program
+from caselog.events.transport import broker
+from caselog.events.transport.publisher import Publisher
+from caselog.workers.roles.up import caselog_program
+from support.oracle.proof import add_up_reports
+from support.oracle.stored import body
+from support.processes.patience import DEADLINE_S, allowance_s
+from support.servers.children import start_child
 
-ROOT: Final = Path(__file__).parents[1]
+ROOT: Final = Path(__file__).parents[3]
 
 
 def eventually(is_so: Callable[[], Any], what: str, within_s: float = DEADLINE_S) -> None:

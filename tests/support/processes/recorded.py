@@ -7,15 +7,15 @@ from contextlib import contextmanager
 from typing import Any
 
 import psycopg
-from proof import RULES, add_up_reports
-from stored import body
 from typer.testing import CliRunner
 
-from events.message import decode
-from events.registry import autodiscover, event_registry
-from schema.connection import make_engine
-from workers.cli import app
-from workers.recording import Recording
+from caselog.events.model.message import decode
+from caselog.events.model.registry import autodiscover, event_registry
+from caselog.schema.sessions.connection import make_engine
+from caselog.workers.cli import app
+from caselog.workers.recording.batch import Recording
+from support.oracle.proof import RULES, add_up_reports
+from support.oracle.stored import body
 
 
 @contextmanager

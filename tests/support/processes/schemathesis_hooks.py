@@ -8,10 +8,10 @@ from typing import Any
 import schemathesis
 from hypothesis import strategies as st
 
-from events.message import EARLIEST_YEAR, LATEST_YEAR
-from schema.reports.finding import REPORTS
-from schema.reports.reading import PERIODS, filters, periods
-from workers.http_binding import JSON_TYPE
+from caselog.events.model.message import EARLIEST_YEAR, LATEST_YEAR
+from caselog.schema.reports.catalogue import REPORTS
+from caselog.schema.reports.reading import PERIODS, filters, periods
+from caselog.workers.web.cloudevents import JSON_TYPE
 
 FIRST, LAST = datetime(EARLIEST_YEAR + 1, 1, 1), datetime(LATEST_YEAR - 1, 12, 31)  # noqa: DTZ001 - Hypothesis wants it so
 BINARY = {

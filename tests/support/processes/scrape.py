@@ -10,9 +10,10 @@ from pathlib import Path
 
 import httpx
 import pytest
-from patience import DEADLINE_S
-from pipeline import Pipeline, eventually
 from prometheus_client.parser import text_string_to_metric_families
+
+from support.processes.patience import DEADLINE_S
+from support.processes.pipeline import Pipeline, eventually
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 

@@ -6,8 +6,9 @@ import socket
 from typing import Any, Final
 
 import httpx
-from patience import DEADLINE_S
-from pipeline import Pipeline, Worker, eventually
+
+from support.processes.patience import DEADLINE_S
+from support.processes.pipeline import Pipeline, Worker, eventually
 
 ANNA: Final = "anna-anna-anna-anna-anna"
 APP: Final = "app1-app1-app1-app1-app1"

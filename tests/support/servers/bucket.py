@@ -7,7 +7,8 @@ from typing import Any, ClassVar
 
 import fsspec
 from fsspec.spec import AbstractBufferedFile
-from patience import DEADLINE_S
+
+from support.processes.patience import DEADLINE_S
 
 
 class Bucket(fsspec.AbstractFileSystem):  # type: ignore[misc]  # fsspec has no types

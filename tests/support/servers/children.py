@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from workers.supervisor import die_with_parent
+from caselog.workers.process.supervisor import die_with_parent
 
 
 def start_child(argv: Sequence[str | Path], **options: Any) -> subprocess.Popen[Any]:

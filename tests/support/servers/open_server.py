@@ -10,7 +10,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import psycopg
 
-from workers.server_process import Identity, as_user
+from caselog.workers.servers.child_process import Identity, as_user
 
 _WHOEVER = "# whoever reaches the socket\nlocal all all trust\nlocal replication all trust\n"
 

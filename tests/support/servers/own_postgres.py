@@ -15,13 +15,13 @@ from typing import Final, Self
 from urllib.parse import urlsplit
 
 import psycopg
-from open_server import as_owner, asking_nobody, owner_of
-from patience import DEADLINE_S
-from pipeline import eventually
 
-from workers.local_postgres import SETTINGS
-from workers.server_process import ENVIRONMENT
-from workers.supervisor import die_with_parent
+from caselog.workers.process.supervisor import die_with_parent
+from caselog.workers.servers.child_process import ENVIRONMENT
+from caselog.workers.servers.postgres import SETTINGS
+from support.processes.patience import DEADLINE_S
+from support.processes.pipeline import eventually
+from support.servers.open_server import as_owner, asking_nobody, owner_of
 
 _WHOEVER: Final = ("local all all trust", "host all all 127.0.0.1/32 trust")
 _FOLLOWERS: Final = ("local replication all trust", "host replication all 127.0.0.1/32 trust")

@@ -14,10 +14,10 @@ from typing import Final, Self
 from urllib.parse import parse_qs, urlsplit
 
 import psycopg
-from open_server import as_owner, asking_nobody, owner_of
-from pipeline import eventually
 
-from workers.supervisor import die_with_parent
+from caselog.workers.process.supervisor import die_with_parent
+from support.processes.pipeline import eventually
+from support.servers.open_server import as_owner, asking_nobody, owner_of
 
 # Debian's lies in sbin, which is not on everybody's path.
 PROGRAM: Final = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 
 import psycopg
-from pipeline import eventually
+
+from support.processes.pipeline import eventually
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import subprocess
 from typing import Final
 from uuid import uuid4
 
-from patience import DEADLINE_S
+from support.processes.patience import DEADLINE_S
 
 RABBITMQ: Final = ("127.0.0.1", 5672)
 

@@ -16,11 +16,11 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Final, TextIO
 
-from reference import fold_all
+from support.oracle.reference import fold_all
 
-from events.errors import PublishError
-from events.publisher import Publisher
-from workers.simulate import simulate
+from caselog.events.errors import PublishError
+from caselog.events.transport.publisher import Publisher
+from caselog.workers.producers.simulation import simulate
 
 CASES: Final = 5
 PAUSE_S: Final = 0.3

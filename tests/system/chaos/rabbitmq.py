@@ -18,7 +18,7 @@ from uuid import uuid4
 from servers import Disk, Owned, may_mount
 from wire import Wire, Wires
 
-from workers.supervisor import die_with_parent
+from caselog.workers.process.supervisor import die_with_parent
 
 SHARED: Final = ("127.0.0.1", 5672)
 STARTS_WITHIN_S: Final = 120.0

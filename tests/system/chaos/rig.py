@@ -32,20 +32,20 @@ from typing import Any, Final
 import psycopg
 from faults import Fault, of_node, of_postgres, of_process, of_redis, of_virtual_host, of_wire
 from ledger import published, read
-from pipeline import Pipeline, Worker
-from proof import what_differs
 from rabbitmq import STARTS_WITHIN_S, OwnNode, start_rabbitmq
-from reference import fold_all
 from rich.console import Console
 from rich.table import Table
 from servers import Owned, start_postgres, start_redis, wait_until
-from stored import assert_same, what_stands
+from support.oracle.proof import what_differs
+from support.oracle.reference import fold_all
+from support.oracle.stored import assert_same, what_stands
+from support.processes.pipeline import Pipeline, Worker
 from wire import Wires
 
-from events.registry import autodiscover
-from workers.data_dir import make_place
-from workers.embedded import uninstall
-from workers.supervisor import STOP_WITHIN_S
+from caselog.events.model.registry import autodiscover
+from caselog.workers.process.supervisor import STOP_WITHIN_S
+from caselog.workers.servers.data_dir import make_place
+from caselog.workers.servers.embedded import uninstall
 
 RECORDERS: Final = 3
 PUBLISHERS: Final = 2

@@ -19,11 +19,11 @@ from redis import Redis
 from redis.exceptions import RedisError
 from wire import Wire, Wires
 
-from events.errors import SettingsError
-from workers.data_dir import Place
-from workers.local_postgres import LocalPostgres, postgres_url
-from workers.local_redis import LocalRedis, accepts_redis, find_redis_server, socket_path
-from workers.server_process import Program, ServerProcess
+from caselog.events.errors import SettingsError
+from caselog.workers.servers.child_process import Program, ServerProcess
+from caselog.workers.servers.data_dir import Place
+from caselog.workers.servers.postgres import LocalPostgres, postgres_url
+from caselog.workers.servers.redis import LocalRedis, accepts_redis, find_redis_server, socket_path
 
 DEADLINE_S: Final = 60.0
 REDIS_DISK_MB: Final = 96

@@ -17,13 +17,13 @@ import psycopg
 import pytest
 from brokers.broker_under_test import missing
 from ledger import read
-from own_postgres import OwnPostgres
-from pipeline import Pipeline, Worker, eventually
-from proof import what_differs
 from rabbitmq import Node, find_programs
 from rig import HERE
+from support.oracle.proof import what_differs
+from support.processes.pipeline import Pipeline, Worker, eventually
+from support.servers.own_postgres import OwnPostgres
 
-from events.registry import autodiscover
+from caselog.events.model.registry import autodiscover
 
 SEED = 11
 PUBLISHERS = 2

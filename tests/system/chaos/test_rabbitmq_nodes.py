@@ -13,14 +13,14 @@ from typing import Any
 import msgspec
 import pytest
 from brokers.broker_under_test import missing
-from pipeline import eventually
 from rabbitmq import Node, find_programs
+from support.processes.pipeline import eventually
 
-from events.broker import PING_QUEUE, connect, open_channel, queue_status
-from events.errors import PublishError
-from events.publisher import Publisher
-from workers.broker_checks import AlarmWatch
-from workers.ping import PingFailed, answer_pings, ping
+from caselog.events.errors import PublishError
+from caselog.events.transport.broker import PING_QUEUE, connect, open_channel, queue_status
+from caselog.events.transport.publisher import Publisher
+from caselog.workers.health.broker_checks import AlarmWatch
+from caselog.workers.health.ping import PingFailed, answer_pings, ping
 
 EVENT = {"type": "case", "subject": "AB-1", "source": "/tests", "data": {"code": "CASE_CREATED"}}
 WELL = {"checks": {"*": {"status": True}}}

@@ -17,21 +17,21 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
-import certificates
 import dramatiq.brokers.redis
 import psycopg
 import pytest
 import redis
 from brokers.broker_under_test import missing
-from certificates import Certificates, make_certificates
-from children import start_child
-from patience import DEADLINE_S
-from pipeline import ROOT, Pipeline, created, event, eventually
 from rabbitmq import Node, find_programs
-from served import Served
+from support.processes.patience import DEADLINE_S
+from support.processes.pipeline import ROOT, Pipeline, created, event, eventually
+from support.processes.served import Served
+from support.servers import certificates
+from support.servers.certificates import Certificates, make_certificates
+from support.servers.children import start_child
 
-from events.broker import connect, open_channel
-from events.publisher import Publisher
+from caselog.events.transport.broker import connect, open_channel
+from caselog.events.transport.publisher import Publisher
 
 SECRET: Final = "p@ss/word"
 ADMIN: Final = "the-administrator"

@@ -17,8 +17,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from events.publisher import Publisher
-from workers.simulate import simulate
+from caselog.events.transport.publisher import Publisher
+from caselog.workers.producers.simulation import simulate
 
 CASES: Final = 20
 # So many have an actor of their own: recorders wait for each other at times, and not always.

@@ -12,8 +12,8 @@ import pytest
 from brokers.broker_under_test import missing
 from footprint import Allowed, Series, judge, slope_an_hour
 from soak import Spans, overload, show, soak
+from support.servers.virtual_host import RABBITMQ
 from under_load import UnderLoad
-from virtual_host import RABBITMQ
 
 HOUR = [5.0 * number for number in range(721)]
 ALLOWED = Allowed(more=8, an_hour=8)

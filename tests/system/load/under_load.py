@@ -16,16 +16,16 @@ import footprint
 import httpx
 import psycopg
 from footprint import Series
-from pipeline import Pipeline, Worker, eventually
-from proof import what_differs
 from redis import Redis
 from steady import BEGUN, chunk, published
-from virtual_host import VirtualHost
+from support.oracle.proof import what_differs
+from support.processes.pipeline import Pipeline, Worker, eventually
+from support.servers.virtual_host import VirtualHost
 
-from events.registry import autodiscover
-from workers.embedded import EmbeddedServers, uninstall
-from workers.services import redis_py_url
-from workers.supervisor import STOP_WITHIN_S
+from caselog.events.model.registry import autodiscover
+from caselog.workers.process.supervisor import STOP_WITHIN_S
+from caselog.workers.servers.embedded import EmbeddedServers, uninstall
+from caselog.workers.servers.locate import redis_py_url
 
 HERE: Final = Path(__file__).parent
 # Waiting when the recorders start, so that what a full batch takes up is taken up in the first minute.

@@ -12,22 +12,23 @@ import pytest
 from litestar import Response, get
 from litestar.params import FromPath
 from litestar.testing import TestClient
-from patience import DEADLINE_S
-from pipeline import Pipeline, created, event, eventually
 from redis import Redis
-from served import Served, bearer
 from sqlalchemy import Engine
+from support.processes.patience import DEADLINE_S
+from support.processes.pipeline import Pipeline, created, event, eventually
+from support.processes.served import Served, bearer
 
-from schema import audit, deadletters, mending, reads
-from schema.connection import make_engine
-from schema.deadletters import DeadLetter
-from schema.mending import Filter
-from workers.callers import NOBODY, Need
-from workers.ops_view import AUDIT_SHOWN
-from workers.pages import make_app
-from workers.reads import MOVED_AT_ONCE, STREAM, Read, ReadLog, forget_reads, move_all_reads
-from workers.services import redis_py_url
-from workers.settings import Settings
+from caselog.schema.operations import audit, dead_letter_queries, reads
+from caselog.schema.operations.dead_letter_queries import Filter
+from caselog.schema.recording import dead_letters
+from caselog.schema.recording.dead_letters import DeadLetter
+from caselog.schema.sessions.connection import make_engine
+from caselog.workers.access.callers import NOBODY, Need
+from caselog.workers.access.reads import MOVED_AT_ONCE, STREAM, Read, ReadLog, forget_reads, move_all_reads
+from caselog.workers.servers.locate import redis_py_url
+from caselog.workers.settings import Settings
+from caselog.workers.web.app import make_app
+from caselog.workers.web.ops.overview import AUDIT_SHOWN
 
 ANN: Final = "ann-ann-ann-ann-ann-ann"
 BOB: Final = "bob-bob-bob-bob-bob-bob"
@@ -219,7 +220,7 @@ def test_what_takes_the_place_of_something_else_on_a_page_that_asks_again_is_ano
 
     def set_aside(raw: bytes) -> None:
         with engine.begin() as db:
-            deadletters.set_aside(db, [DeadLetter(reason="failed", message="m", raw=raw, case_reference=raw.decode())])
+            dead_letters.set_aside(db, [DeadLetter(reason="failed", message="m", raw=raw, case_reference=raw.decode())])
 
     for number in range(AUDIT_SHOWN):
         do(f"HT-{number % 2}")
@@ -229,7 +230,7 @@ def test_what_takes_the_place_of_something_else_on_a_page_that_asks_again_is_ano
     do("HT-2")
     assert [read["cases"] for read in look()] == [["HT-0", "HT-1"], ["HT-0", "HT-1", "HT-2"]]
     with engine.begin() as db:
-        mending.discard(db, list(mending.select(db, Filter())))
+        dead_letter_queries.discard(db, list(dead_letter_queries.select(db, Filter())))
     set_aside(b"AB-2")
     assert len(look()) == len(look()) == 3
     assert {read["rows"] for read in look()} == {AUDIT_SHOWN + 1}

@@ -15,24 +15,24 @@ import pytest
 import typer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pipeline import Pipeline
-from reference import fold_all
 from sqlalchemy import Engine
-from stored import body
-from strategies import deliveries, event_sets
+from support.builders.strategies import deliveries, event_sets
+from support.oracle.reference import fold_all
+from support.oracle.stored import body
+from support.processes.pipeline import Pipeline
 from typer.testing import CliRunner, Result
 
-from events.errors import CaselogError
-from events.history import case_history
-from events.message import decode
-from events.registry import EventRegistry, autodiscover, event_registry
-from events.resolve import Rules
-from schema.connection import make_engine
-from schema.exports import EXPORTS
-from schema.history import case_part
-from workers.cli import app
-from workers.moments import moment
-from workers.recording import Recording
+from caselog.events.errors import CaselogError
+from caselog.events.folding.case_history import case_history
+from caselog.events.folding.resolve import Rules
+from caselog.events.model.message import decode
+from caselog.events.model.registry import EventRegistry, autodiscover, event_registry
+from caselog.schema.operations.case_logs import case_part
+from caselog.schema.operations.table_exports import EXPORTS
+from caselog.schema.sessions.connection import make_engine
+from caselog.workers.cli import app
+from caselog.workers.recording.batch import Recording
+from caselog.workers.rows.timestamps import moment
 
 Json = dict[str, Any]
 
@@ -317,14 +317,16 @@ def test_a_deploy_that_would_remove_a_code_is_stopped(recording: Recording, pipe
     record(recording, *a_case())
     well = pipeline.run("codes", "--check")
     assert (well.returncode, well.stdout) == (0, b"")
-    fewer = pipeline.run("codes", "--check", CASELOG_APPS="events.apps.legalaid,events.apps.cla_provider")
+    fewer = pipeline.run(
+        "codes", "--check", CASELOG_APPS="caselog.events.apps.legalaid,caselog.events.apps.cla_provider"
+    )
     lines = fewer.stdout.decode().splitlines()
     assert fewer.returncode == 1
     assert [line.partition(",")[0] for line in lines] == [
         "removed: assign_to_provider/REFSP",
         "removed: timer/TIMER_STARTED",
     ]
-    of_one = pipeline.run("codes", "--check", "--key", "timer", "--json", CASELOG_APPS="events.apps.legalaid")
+    of_one = pipeline.run("codes", "--check", "--key", "timer", "--json", CASELOG_APPS="caselog.events.apps.legalaid")
     assert of_one.returncode == 1
     assert [(one["code"], one["finding"], one["logs"]) for one in json.loads(of_one.stdout)] == [
         ("TIMER_STARTED", "removed", 1)

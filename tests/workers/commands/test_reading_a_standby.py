@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from pipeline import Pipeline, created, event, eventually
-from recorded import printed, recorded
-from standby import Standby
+from support.processes.pipeline import Pipeline, created, event, eventually
+from support.processes.recorded import printed, recorded
+from support.servers.standby import Standby
 from typer.testing import CliRunner
 
-from workers.cli import app
-from workers.simulate import simulate
+from caselog.workers.cli import app
+from caselog.workers.producers.simulation import simulate
 
 pytestmark = pytest.mark.slow
 YEAR = ("--from", "2026-01-01", "--to", "2026-12-31", "--format", "jsonl")

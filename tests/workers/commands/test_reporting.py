@@ -18,25 +18,25 @@ from zoneinfo import ZoneInfo
 
 import pyarrow.parquet as pq
 import pytest
-from patience import DEADLINE_S
-from pipeline import ROOT, Pipeline, created, event
-from proof import add_up_reports
 from rich.cells import cell_len
-from stored import body
+from support.oracle.proof import add_up_reports
+from support.oracle.stored import body
+from support.processes.patience import DEADLINE_S
+from support.processes.pipeline import ROOT, Pipeline, created, event
 from typer.testing import CliRunner, Result
 
-from events.message import decode
-from events.registry import autodiscover, event_registry
-from events.resolve import Rules
-from schema.connection import make_engine
-from schema.reports.finding import REPORTS
-from workers.cli import app
-from workers.commands import reporting
-from workers.embedded import EmbeddedUrls
-from workers.plot import draw, filled
-from workers.recording import Recording
-from workers.simulate import simulate
-from workers.up import caselog_program
+from caselog.events.folding.resolve import Rules
+from caselog.events.model.message import decode
+from caselog.events.model.registry import autodiscover, event_registry
+from caselog.schema.reports.catalogue import REPORTS
+from caselog.schema.sessions.connection import make_engine
+from caselog.workers.cli import app
+from caselog.workers.commands import report as reporting
+from caselog.workers.producers.simulation import simulate
+from caselog.workers.recording.batch import Recording
+from caselog.workers.roles.up import caselog_program
+from caselog.workers.servers.embedded import EmbeddedUrls
+from caselog.workers.terminal.line_plot import draw, filled
 
 LONDON = ZoneInfo("Europe/London")
 SPAN = ("--from", "2025-01-01", "--to", "2026-12-31")
@@ -252,7 +252,7 @@ def test_a_plot_shows_the_sum_of_each_period(ask: Callable[..., Result], monkeyp
         drawn.append(points)
         return ""
 
-    monkeypatch.setattr("workers.plot.draw", kept)
+    monkeypatch.setattr("caselog.workers.terminal.line_plot.draw", kept)
     for name, moment, measure in (("case_volume", "day", "cases"), ("callback_progression", "callback_at", None)):
         for by in ("day", "week", "month"):
             sums: Counter[date] = Counter()

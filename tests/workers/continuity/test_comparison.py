@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schema.fencing import Fence, OlderTimeline, Server
-from schema.replication import Standbys
-from workers.continuity import (
+from caselog.schema.sessions.fencing import Fence, OlderTimeline, Server
+from caselog.schema.sessions.replication import Standbys
+from caselog.workers.continuity.comparison import (
     Gap,
     Letter,
     Loss,
@@ -26,7 +26,7 @@ from workers.continuity import (
     measure,
     named,
 )
-from workers.durability import judge_replication
+from caselog.workers.health.durability import judge_replication
 
 PRIMARY = Server(7, 1)
 AT = datetime(2026, 3, 2, 10, tzinfo=UTC)

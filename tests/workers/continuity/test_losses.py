@@ -16,27 +16,27 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 import redis
-from address import Address
-from installed import asked, cases, installed, logs
-from pipeline import created, event, eventually
-from proof import RULES
-from standby import Standby
-from stored import body
+from support.oracle.proof import RULES
+from support.oracle.stored import body
+from support.processes.installed import asked, cases, installed, logs
+from support.processes.pipeline import created, event, eventually
+from support.servers.address import Address
+from support.servers.standby import Standby
 
-from events.message import decode
-from events.registry import EventRegistry
-from schema.migrate import migrate
-from workers import remembering
-from workers.continuity import State
-from workers.counting import Counting
-from workers.embedded import EmbeddedServers, uninstall
-from workers.health import Health
-from workers.losses import tidy_runs
-from workers.recording import Recording
-from workers.remembering import read_memory
-from workers.services import redis_py_url
-from workers.settings import Settings
-from workers.transactions import DatabaseAway
+from caselog.events.model.message import decode
+from caselog.events.model.registry import EventRegistry
+from caselog.schema.migrations.upgrade import migrate
+from caselog.workers.continuity import memory as remembering
+from caselog.workers.continuity.comparison import State
+from caselog.workers.continuity.counting import Counting
+from caselog.workers.continuity.losses import tidy_runs
+from caselog.workers.continuity.memory import read_memory
+from caselog.workers.health.checks import Health
+from caselog.workers.recording.batch import Recording
+from caselog.workers.servers.database_errors import DatabaseAway
+from caselog.workers.servers.embedded import EmbeddedServers, uninstall
+from caselog.workers.servers.locate import redis_py_url
+from caselog.workers.settings import Settings
 
 
 @pytest.mark.slow

@@ -8,13 +8,13 @@ from datetime import UTC, datetime
 import msgspec
 import pytest
 import redis
-from pipeline import eventually
+from support.processes.pipeline import eventually
 
-from schema.fencing import Fence, OlderTimeline, Server
-from workers import remembering
-from workers.continuity import Gap, Letter, Mark, Stored
-from workers.remembering import Memory, acknowledge, lost_marks, read_memory, settle, tell_server
-from workers.services import redis_py_url
+from caselog.schema.sessions.fencing import Fence, OlderTimeline, Server
+from caselog.workers.continuity import memory as remembering
+from caselog.workers.continuity.comparison import Gap, Letter, Mark, Stored
+from caselog.workers.continuity.memory import Memory, acknowledge, lost_marks, read_memory, settle, tell_server
+from caselog.workers.servers.locate import redis_py_url
 
 PRIMARY = Server(7, 1)
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)

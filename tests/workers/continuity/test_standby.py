@@ -7,19 +7,19 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import redis
-from patience import DEADLINE_S
-from pipeline import eventually
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
-from standby import Standby
+from support.processes.patience import DEADLINE_S
+from support.processes.pipeline import eventually
+from support.servers.standby import Standby
 
-from schema import store
-from schema.connection import make_engine
-from schema.sessions import why_left
-from workers.health import Health
-from workers.services import redis_py_url
-from workers.settings import Settings
-from workers.transactions import DatabaseAway, translated
+from caselog.schema.recording import store
+from caselog.schema.sessions.connection import make_engine
+from caselog.schema.sessions.leaving import why_left
+from caselog.workers.health.checks import Health
+from caselog.workers.servers.database_errors import DatabaseAway, translated
+from caselog.workers.servers.locate import redis_py_url
+from caselog.workers.settings import Settings
 
 pytestmark = pytest.mark.slow
 _LONG = text("select pg_sleep(300)")

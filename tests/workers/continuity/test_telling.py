@@ -6,12 +6,12 @@ from collections.abc import Callable
 
 import pytest
 import redis
-from installed import Installation, asked, installed
 from structlog.testing import capture_logs
+from support.processes.installed import Installation, asked, installed
 
-from schema.connection import fence_of
-from workers.losses import tell
-from workers.remembering import RUNS, STATE, read_memory
+from caselog.schema.sessions.connection import fence_of
+from caselog.workers.continuity.losses import tell
+from caselog.workers.continuity.memory import RUNS, STATE, read_memory
 
 
 def _checks(one: Installation) -> None:

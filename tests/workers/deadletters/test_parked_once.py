@@ -9,17 +9,18 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Engine, text
-from stored import body, count, dead_letters
-from test_mending import RULES, Unstorable, created, event
+from support.oracle.stored import body, count, dead_letters
+from test_requeue import RULES, Unstorable, created, event
 
-from events.message import decode
-from events.registry import EventRegistry, autodiscover, event_registry
-from schema import audit, parking, waiting
-from schema.connection import make_engine
-from schema.waiting import Named, ParkedFilter
-from workers import crashing
-from workers.parked import Retried, discard, retry
-from workers.recording import Recording
+from caselog.events.model.message import decode
+from caselog.events.model.registry import EventRegistry, autodiscover, event_registry
+from caselog.schema.operations import audit, parked_queries
+from caselog.schema.operations.parked_queries import Named, ParkedFilter
+from caselog.schema.recording import parking
+from caselog.schema.sessions.connection import make_engine
+from caselog.workers.deadletters.parked import Retried, discard, retry
+from caselog.workers.process import crash_points
+from caselog.workers.recording.batch import Recording
 
 ALL = ParkedFilter()
 
@@ -55,7 +56,7 @@ def record(recording: Recording, *events: dict[str, Any]) -> None:
 
 def chosen(engine: Engine) -> list[Named]:
     with engine.connect() as db:
-        return waiting.select(db, ALL)
+        return parked_queries.select(db, ALL)
 
 
 def retried(engine: Engine, recording: Recording, which: list[Named]) -> Retried:
@@ -113,7 +114,7 @@ def test_an_event_discarded_after_it_was_read_to_be_tried_is_not_recorded(
         if point == "retry.taken":
             assert discarded(engine, which) == 1
 
-    monkeypatch.setattr(crashing, "reach", reach)
+    monkeypatch.setattr(crash_points, "reach", reach)
     assert recording.retry_parked().recorded == 0
     assert (count(database_url, "log"), count(database_url, "parked")) == (1, 0)
 
@@ -129,7 +130,7 @@ def test_an_event_that_is_just_being_recorded_is_not_discarded_nor_tried_by_anot
         if point == "recording.locked":
             said.append(discarded(engine, which))
 
-    monkeypatch.setattr(crashing, "reach", reach)
+    monkeypatch.setattr(crash_points, "reach", reach)
     assert retried(engine, recording, which).counts["recorded"] == 1
     assert said == [0]
     assert (count(database_url, "log"), count(database_url, "parked")) == (2, 0)

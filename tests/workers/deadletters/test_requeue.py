@@ -13,21 +13,21 @@ from zoneinfo import ZoneInfo
 import psycopg
 import pytest
 from sqlalchemy import Engine, text
-from stored import assert_same, body, count, dead_letters, dump, what_stands
+from support.oracle.stored import assert_same, body, count, dead_letters, dump, what_stands
 
-from events.codes import LogLevel, LogType
-from events.errors import EventRejected
-from events.message import decode
-from events.registry import BaseEvent, EventRegistry, autodiscover, event_registry
-from events.resolve import Rules
-from events.state import CaseState, Log
-from schema import audit, mending
-from schema.connection import make_engine
-from schema.mending import Filter
-from workers import mending as work
-from workers.aggregating import Aggregator
-from workers.mending import Report, discard, requeue, reveal, tidy
-from workers.recording import Recording
+from caselog.events.errors import EventRejected
+from caselog.events.folding.resolve import Rules
+from caselog.events.model.codes import LogLevel, LogType
+from caselog.events.model.message import decode
+from caselog.events.model.registry import BaseEvent, EventRegistry, autodiscover, event_registry
+from caselog.events.model.state import CaseState, Log
+from caselog.schema.operations import audit, dead_letter_queries
+from caselog.schema.operations.dead_letter_queries import Filter
+from caselog.schema.sessions.connection import make_engine
+from caselog.workers.deadletters import requeue as work
+from caselog.workers.deadletters.requeue import Report, discard, requeue, reveal, tidy
+from caselog.workers.recording.batch import Recording
+from caselog.workers.tasks.aggregator import Aggregator
 
 Json = dict[str, Any]
 
@@ -138,7 +138,7 @@ def requeue_all(engine: Engine, registry: EventRegistry, wanted: Filter | None =
     wanted = wanted or Filter()
     recording = more.pop("recording", None) or Recording(engine, registry, RULES)
     with engine.connect() as db:
-        chosen = mending.select(db, wanted)
+        chosen = dead_letter_queries.select(db, wanted)
     return requeue(engine, recording, chosen, wanted=wanted, who="anna", why="mended", **more)
 
 
@@ -325,7 +325,7 @@ def test_two_who_requeue_the_same_letters_at_once_try_each_once(
     bad = [event(code="NEVER", minute=number) for number in range(60)]
     unmended(engine, registry, *(one for pair in zip(good, bad, strict=True) for one in pair))
     with engine.connect() as db:
-        chosen = mending.select(db, Filter())
+        chosen = dead_letter_queries.select(db, Filter())
     together = threading.Barrier(4)
 
     def operate(who: int) -> Report:
@@ -349,7 +349,7 @@ def test_two_who_requeue_the_same_letters_at_once_try_each_once(
 def test_what_is_gone_before_the_first_is_tried_was_mended_elsewhere(engine: Engine, registry: EventRegistry) -> None:
     unmended(engine, registry, event(code="NEVER"), event(code="NEVER", minute=1))
     with engine.connect() as db:
-        chosen = mending.select(db, Filter())
+        chosen = dead_letter_queries.select(db, Filter())
     discard(engine, list(chosen)[:1], wanted=Filter(), who="anna")
     report = requeue(engine, Recording(engine, registry, RULES), chosen, wanted=Filter(), who="ben")
     assert (report.chosen, len(report.failures), report.elsewhere) == (2, 1, 1)
@@ -360,7 +360,7 @@ def test_what_failed_again_since_it_was_chosen_is_not_tried_once_more(
 ) -> None:
     unmended(engine, registry, event(code="NEVER"))
     with engine.connect() as db:
-        chosen = mending.select(db, Filter())
+        chosen = dead_letter_queries.select(db, Filter())
     recording = Recording(engine, registry, RULES)
     first, second = (requeue(engine, recording, chosen, wanted=Filter(), who=who) for who in ("anna", "ben"))
     assert (len(first.failures), first.elsewhere) == (1, 0)

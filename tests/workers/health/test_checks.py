@@ -14,19 +14,19 @@ from typing import Any
 import msgspec
 import pytest
 import redis
-from patience import allowance_s
-from pipeline import eventually
 from sqlalchemy import text
+from support.processes.patience import allowance_s
+from support.processes.pipeline import eventually
 
-from events.broker import EVENTS_EXCHANGE, EVENTS_QUEUE, connect, consume, publish
-from schema.connection import make_engine
-from workers import health as health_module
-from workers import since
-from workers.health import Health, _in_a_line, check_disk, check_health
-from workers.heartbeat import KEPT_S, PREFIX, Beat, Doing, Heartbeat
-from workers.pages import checks_json
-from workers.services import redis_py_url
-from workers.settings import Settings
+from caselog.events.transport.broker import EVENTS_EXCHANGE, EVENTS_QUEUE, connect, consume, publish
+from caselog.schema.sessions.connection import make_engine
+from caselog.workers.health import checks as health_module
+from caselog.workers.health import status_history
+from caselog.workers.health.checks import Health, _in_a_line, check_disk, check_health
+from caselog.workers.servers.locate import redis_py_url
+from caselog.workers.settings import Settings
+from caselog.workers.telemetry.heartbeat import KEPT_S, PREFIX, Beat, Doing, Heartbeat
+from caselog.workers.web.app import checks_json
 
 NAMES = (
     *("database", "broker", "redis", "disk", "recorder", "tasks"),
@@ -71,7 +71,7 @@ def write_beat(
 
 def write_since(redis_url: str, **values: str) -> None:
     with client_of(redis_url) as client:
-        client.hset(since.KEY, mapping=dict(values))
+        client.hset(status_history.KEY, mapping=dict(values))
 
 
 def beat_all(redis_url: str) -> None:

@@ -13,18 +13,18 @@ import pytest
 import redis
 import yaml
 from brokers.broker_under_test import eventually, redis_executable
-from children import start_child
 from sqlalchemy import text
+from support.servers.children import start_child
 
-from schema.connection import make_engine
-from schema.server import ServerState, ask_server
-from workers.durability import Keeping, ask_all_redis, ask_redis, judge_postgres
-from workers.embedded import EmbeddedServers, uninstall
-from workers.health import Check, Health
-from workers.services import redis_py_url
-from workers.settings import Settings
+from caselog.schema.sessions.connection import make_engine
+from caselog.schema.sessions.server import ServerState, ask_server
+from caselog.workers.health.checks import Check, Health
+from caselog.workers.health.durability import Keeping, ask_all_redis, ask_redis, judge_postgres
+from caselog.workers.servers.embedded import EmbeddedServers, uninstall
+from caselog.workers.servers.locate import redis_py_url
+from caselog.workers.settings import Settings
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 KEEPS = ("--appendonly", "yes", "--appendfsync", "always", "--maxmemory-policy", "noeviction")
 # As providers give them: the first is like most managed ones, the second more guarded than any.
 GUARDED = {"no CONFIG": "+@all -config", "neither CONFIG nor INFO": "+@all -config -info"}

@@ -13,11 +13,12 @@ from uuid import uuid4
 
 import msgspec
 import pytest
-from patience import DEADLINE_S, allowance_s
 from redis import Redis
 from structlog.testing import capture_logs
+from support.processes.patience import DEADLINE_S, allowance_s
 
-from events.broker import (
+from caselog.events.streams.entry import to_fields
+from caselog.events.transport.broker import (
     EVENTS_QUEUE,
     PING_QUEUE,
     PINGS_EXCHANGE,
@@ -29,10 +30,9 @@ from events.broker import (
     queue_status,
     reply_queue,
 )
-from events.events_queue import open_events
-from events.stream_message import to_fields
-from workers.ping import PingFailed, answer_pings, ping
-from workers.services import redis_py_url
+from caselog.events.transport.events_queue import open_events
+from caselog.workers.health.ping import PingFailed, answer_pings, ping
+from caselog.workers.servers.locate import redis_py_url
 
 WELL = {"version": {"version_number": "1"}, "checks": {"*": {"status": True}}}
 STOPS_WITHIN_S = 10

@@ -9,11 +9,11 @@ import sys
 
 import msgspec
 import pytest
-from patience import DEADLINE_S
 from redis import Redis
+from support.processes.patience import DEADLINE_S
 
-from workers.heartbeat import KEPT_S, PREFIX, Beat
-from workers.services import redis_py_url
+from caselog.workers.servers.locate import redis_py_url
+from caselog.workers.telemetry.heartbeat import KEPT_S, PREFIX, Beat
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_a_redis_that_is_away_is_one_line() -> None:
 def run_check(role: str, redis_url: str) -> subprocess.CompletedProcess[str]:
     settings = {"CASELOG_DATABASE_URL": "postgresql://unused/unused", "CASELOG_BROKER_URL": redis_url}
     return subprocess.run(
-        [sys.executable, "-m", "workers.beating", role],
+        [sys.executable, "-m", "caselog.workers.health.probe", role],
         env={name: value for name, value in os.environ.items() if not name.startswith("CASELOG_")} | settings,
         capture_output=True,
         text=True,

@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schema.pausing import Pause
-from workers.rates import Depth, Done, QueueLine, Sample, with_rates
+from caselog.schema.operations.pause import Pause
+from caselog.workers.health.queue_rates import Depth, Done, QueueLine, Sample, with_rates
 
 
 def line(before: Depth, after: Depth, within_s: float = 2.0) -> QueueLine:

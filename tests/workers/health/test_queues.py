@@ -16,19 +16,19 @@ from typing import Any
 
 import dramatiq
 import pytest
-from children import start_child
 from kombu import Connection
-from patience import DEADLINE_S
-from pipeline import Pipeline, created, event, eventually
 from redis import Redis
+from support.processes.patience import DEADLINE_S
+from support.processes.pipeline import Pipeline, created, event, eventually
+from support.servers.children import start_child
 
-from events import broker
-from workers.heartbeat import Heartbeat, read_beats
-from workers.queues import QueueView, queue_view, raw_events_status
-from workers.services import Services, redis_py_url
-from workers.tasks import QUEUE, make_broker
-from workers.up import caselog_program
-from workers.watching import sparkline
+from caselog.events.transport import broker
+from caselog.workers.health.queues import QueueView, queue_view, raw_events_status
+from caselog.workers.roles.up import caselog_program
+from caselog.workers.servers.locate import Services, redis_py_url
+from caselog.workers.tasks.actors import QUEUE, make_broker
+from caselog.workers.telemetry.heartbeat import Heartbeat, read_beats
+from caselog.workers.terminal.queue_watch import sparkline
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from workers.hosts import check_name, is_ours
+from caselog.workers.policy.host_names import check_name, is_ours
 
 KNOWN = frozenset(check_name(name) for name in ("Caselog.Example", "10.1.2.3", "[2001:DB8::1]", "host_a"))
 

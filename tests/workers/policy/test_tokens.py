@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from workers.access import ADDRESSES_MAX, ATTEMPTS_MAX, ATTEMPTS_WITHIN_S, Attempts
-from workers.settings import load_settings
-from workers.tokens import Grant, TokenRole, Tokens
+from caselog.workers.access.refusals import ADDRESSES_MAX, ATTEMPTS_MAX, ATTEMPTS_WITHIN_S, Attempts
+from caselog.workers.policy.tokens import Grant, TokenRole, Tokens
+from caselog.workers.settings import load_settings
 
 ANNA = "anna-anna-anna-anna-anna"
 APP = "app/app+app~app.app_app="

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from workers.tokens import Grant, TokenRole
-from workers.trusted_proxy import TrustedProxy, Vouched
+from caselog.workers.policy.tokens import Grant, TokenRole
+from caselog.workers.policy.trusted_proxy import TrustedProxy, Vouched
 
 READER, PERSONAL, OPERATOR = TokenRole.READER, TokenRole.PERSONAL, TokenRole.OPERATOR
 EIGHTS = ",".join(f"{number}.0.0.0/8" for number in range(256))

@@ -8,10 +8,10 @@ from time import monotonic
 from typing import Any
 
 import pytest
-from patience import allowance_s
-from pipeline import Pipeline
+from support.processes.patience import allowance_s
+from support.processes.pipeline import Pipeline
 
-from workers.bounded import NoAnswerInTime, bounded
+from caselog.workers.process.bounded_call import NoAnswerInTime, bounded
 
 
 @pytest.fixture

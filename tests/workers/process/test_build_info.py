@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 EVENTS = """
-from events import BaseEvent, LogLevel, LogType, event_registry
+from caselog.events import BaseEvent, LogLevel, LogType, event_registry
 
 class Greeting(BaseEvent):
     key = "greeting"
@@ -23,8 +23,8 @@ event_registry.register(Greeting)
 """
 PRINT = """
 import sys
-from events.registry import autodiscover, event_registry
-from workers.deploy import deploy_fingerprint
+from caselog.events.model.registry import autodiscover, event_registry
+from caselog.workers.process.build_info import deploy_fingerprint
 autodiscover(sys.argv[2].split(","))
 print(deploy_fingerprint(event_registry, sys.argv[1]))
 """
@@ -41,7 +41,7 @@ def fingerprint(directory: Path, events: str, *, commit: str = "abc", apps: str 
         capture_output=True,
         text=True,
         check=True,
-        cwd=Path(__file__).parents[2],
+        cwd=Path(__file__).parents[3],
     )
     return done.stdout
 
@@ -56,7 +56,7 @@ def test_every_process_of_a_deploy_has_the_same(tmp_path: Path) -> None:
         (EVENTS.replace("HELLO", "HI"), "abc", "greetings"),
         (EVENTS.replace('case.state = "new"', 'case.state = "opened"'), "abc", "greetings"),
         (EVENTS, "def", "greetings"),
-        (EVENTS, "abc", "greetings,events.apps.timer"),
+        (EVENTS, "abc", "greetings,caselog.events.apps.timer"),
     ],
     ids=["a code", "a rule", "the commit", "the apps"],
 )

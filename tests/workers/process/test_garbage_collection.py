@@ -13,12 +13,12 @@ from zoneinfo import ZoneInfo
 import msgspec
 import pytest
 
-from events.fold import World, fold
-from events.message import Event, decode
-from events.registry import autodiscover, event_registry
-from events.resolve import Rules, screen
-from workers.garbage import collect_rarely
-from workers.simulate import simulate
+from caselog.events.folding.fold import World, fold
+from caselog.events.folding.resolve import Rules, screen
+from caselog.events.model.message import Event, decode
+from caselog.events.model.registry import autodiscover, event_registry
+from caselog.workers.process.garbage_collection import collect_rarely
+from caselog.workers.producers.simulation import simulate
 
 LATER = datetime(2027, 1, 1, tzinfo=UTC)
 

@@ -9,19 +9,19 @@ from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 import pytest
-from patience import DEADLINE_S, allowance_s
-from pipeline import Pipeline, event, eventually
-from served import ANNA, Served, bearer
+from support.processes.patience import DEADLINE_S, allowance_s
+from support.processes.pipeline import Pipeline, event, eventually
+from support.processes.served import ANNA, Served, bearer
 
-from schema.store import GATE
+from caselog.schema.recording.store import GATE
 
 # The handler runs on top of the main thread, wherever that is: here it holds the very lock that the handler needs.
 PROGRAM = """
 import os, signal
-import workers.stopping
-from workers.recorder import Recorder
+import caselog.workers.process.shutdown
+from caselog.workers.recording.recorder import Recorder
 
-workers.stopping.exit_in_time.__defaults__ = (0.5,)
+caselog.workers.process.shutdown.exit_in_time.__defaults__ = (0.5,)
 recorder = Recorder("redis://", None, batch_events=1, batch_age_s=1, heartbeat=None, pauses=None, after_commit=None)
 recorder.stop_on_signals()
 with recorder._stopping._cond:

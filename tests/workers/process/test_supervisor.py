@@ -13,12 +13,12 @@ from pathlib import Path
 
 import psutil
 import pytest
-from children import start_child
-from patience import DEADLINE_S
+from support.processes.patience import DEADLINE_S
+from support.servers.children import start_child
 
 SUPERVISE = """
 import json, sys
-from workers.supervisor import Command, Supervisor
+from caselog.workers.process.supervisor import Command, Supervisor
 commands = [Command(name, [sys.executable, "-c", code]) for name, code in json.loads(sys.argv[1]).items()]
 Supervisor(commands, settled_after_s=60.0, stop_within_s=float(sys.argv[2])).run()
 """

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from structlog.testing import capture_logs
 
-from workers import trouble
-from workers.trouble import Trouble
+from caselog.workers.process import trouble
+from caselog.workers.process.trouble import Trouble
 
 
 def test_the_same_trouble_is_one_line_another_is_another_and_so_is_its_end() -> None:

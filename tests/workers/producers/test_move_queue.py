@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from kombu import Queue
 
-from events import broker
-from events.events_queue import MOVING, Standing, exists, open_events, standing_of
-from events.publisher import Publisher
-from workers import moving_queue
-from workers.moving_queue import Moved, NotMoved, move_queue
+from caselog.events.transport import broker
+from caselog.events.transport.events_queue import MOVING, Standing, exists, open_events, standing_of
+from caselog.events.transport.publisher import Publisher
+from caselog.workers.producers import move_queue as moving_queue
+from caselog.workers.producers.move_queue import Moved, NotMoved, move_queue
 
 BEFORE = 50
 KINDS = {"earlier version": broker.FORMER_ARGUMENTS, "classic": {}, "by hand": {"x-queue-type": "quorum"}}

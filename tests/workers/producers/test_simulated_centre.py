@@ -13,10 +13,10 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
-from reference import ASSIGNMENTS, CALLBACKS, FACTS, fold_all
-from report_reference import after_working_minutes, report
+from support.oracle.reference import ASSIGNMENTS, CALLBACKS, FACTS, fold_all
+from support.oracle.report_reference import after_working_minutes, report
 
-from workers.simulate import simulate
+from caselog.workers.producers.simulation import simulate
 
 Json = dict[str, Any]
 LONDON = ZoneInfo("Europe/London")

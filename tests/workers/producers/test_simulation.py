@@ -16,11 +16,11 @@ from zoneinfo import ZoneInfo
 import msgspec
 import pytest
 
-from events.fold import Plan, World, fold
-from events.message import Event, parse_event
-from events.registry import autodiscover, event_registry
-from events.resolve import Rules, screen
-from workers.simulate import live, simulate
+from caselog.events.folding.fold import Plan, World, fold
+from caselog.events.folding.resolve import Rules, screen
+from caselog.events.model.message import Event, parse_event
+from caselog.events.model.registry import autodiscover, event_registry
+from caselog.workers.producers.simulation import live, simulate
 
 LONDON = ZoneInfo("Europe/London")
 FAR = datetime(2100, 1, 1, tzinfo=UTC)
@@ -72,7 +72,7 @@ def test_every_event_is_recorded_when_published_in_order(journeys: list[dict[str
 def test_the_same_seed_gives_the_same_events_on_any_machine() -> None:
     """Another process, another hash seed, another time zone: the same bytes. Another seed: others."""
     program = (
-        "import hashlib, msgspec; from workers.simulate import simulate;"
+        "import hashlib, msgspec; from caselog.workers.producers.simulation import simulate;"
         "print(hashlib.sha256(b''.join(msgspec.json.encode(event) for event in simulate(50, 7))).hexdigest())"
     )
     environment = {**os.environ, "PYTHONHASHSEED": "4711", "TZ": "Asia/Tokyo"}
@@ -146,7 +146,7 @@ def test_the_journeys_hold_all_that_a_call_centre_lives() -> None:
     """Calls, callbacks, referrals, rejections, complaints, splits, alternative help; and what is to be suppressed."""
     plan = folded(list(simulate(2000, 5)))
     seen = Counter((log.key, log.code) for log in plan.logs)
-    bundled = {key for key, cls in event_registry.all().items() if cls.__module__.startswith("events.apps.")}
+    bundled = {key for key, cls in event_registry.all().items() if cls.__module__.startswith("caselog.events.apps.")}
     assert {(code.key, code.code) for code in event_registry.codes() if code.key in bundled} == seen.keys()
     assert {case.state for case in plan.cases.values()} == {"new", "opened", "accepted", "rejected", "completed"}
     assert {case.source for case in plan.cases.values()} == {"PHONE", "WEB", "VOICEMAIL", "SMS"}

@@ -9,18 +9,18 @@ from urllib.parse import urlsplit
 
 import psycopg
 import pytest
-from patience import DEADLINE_S
-from pipeline import Pipeline, created, event, eventually
 from redis import Redis
-from reference import fold_all
 from sqlalchemy.exc import OperationalError
-from stored import assert_same, count, what_stands
-from virtual_host import VirtualHost
+from support.oracle.reference import fold_all
+from support.oracle.stored import assert_same, count, what_stands
+from support.processes.patience import DEADLINE_S
+from support.processes.pipeline import Pipeline, created, event, eventually
+from support.servers.virtual_host import VirtualHost
 
-from schema import parking
-from workers import waiting
-from workers.services import Services, redis_py_url
-from workers.simulate import simulate
+from caselog.schema.recording import parking
+from caselog.workers.producers import wait
+from caselog.workers.producers.simulation import simulate
+from caselog.workers.servers.locate import Services, redis_py_url
 
 
 def test_when_it_returns_log_and_report_are_complete(pipeline: Pipeline) -> None:
@@ -94,7 +94,7 @@ def test_a_server_that_is_lost_meanwhile_and_comes_back_is_asked_again(
 ) -> None:
     """The broker closes the connection, or PostgreSQL ends the session, right before it is asked."""
     one = on_rabbitmq
-    where: Any = waiting if lost == "queue_status" else parking
+    where: Any = wait if lost == "queue_status" else parking
     ask = getattr(where, lost)
     cuts: list[bool] = []
 
@@ -116,7 +116,7 @@ def test_a_server_that_is_lost_meanwhile_and_comes_back_is_asked_again(
     one.publish([created("AB-1")])
     with Redis.from_url(redis_py_url(redis_url)) as client:
         services = Services(one.database_url, one.broker_url, redis_url)
-        assert waiting.wait_until_recorded(services, client, timeout_s=DEADLINE_S) == 0
+        assert wait.wait_until_recorded(services, client, timeout_s=DEADLINE_S) == 0
     assert cuts
     assert count(one.database_url, "log") == 1
 
@@ -134,7 +134,7 @@ def test_a_lock_that_somebody_holds_does_not_keep_it_for_ever(
     redis_pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It ends, and says so; whether all is recorded nobody can tell then."""
-    monkeypatch.setattr(waiting, "ANSWER_S", 3.0)
+    monkeypatch.setattr(wait, "ANSWER_S", 3.0)
     services = Services(redis_pipeline.database_url, redis_pipeline.broker_url, redis_pipeline.broker_url)
     with (
         psycopg.connect(redis_pipeline.database_url) as other,
@@ -142,4 +142,4 @@ def test_a_lock_that_somebody_holds_does_not_keep_it_for_ever(
     ):
         other.execute("lock table parked in access exclusive mode")
         with pytest.raises(OperationalError, match="statement timeout"):
-            waiting.wait_until_recorded(services, client, timeout_s=60)
+            wait.wait_until_recorded(services, client, timeout_s=60)

@@ -6,9 +6,9 @@ import os
 import signal
 
 import pytest
-from pipeline import Pipeline
+from support.processes.pipeline import Pipeline
 
-from workers.simulate import simulate
+from caselog.workers.producers.simulation import simulate
 
 BATCH = 1000
 WAITING = 6_000

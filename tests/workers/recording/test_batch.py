@@ -15,23 +15,23 @@ import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from patience import DEADLINE_S
-from plain_code import FIELDS
-from reference import fold_all
 from sqlalchemy import Engine
-from stored import assert_same, body, count, dead_letters, dump, what_stands
-from strategies import deliveries, event_sets
+from support.builders.plain_code import FIELDS
+from support.builders.strategies import deliveries, event_sets
+from support.oracle.reference import fold_all
+from support.oracle.stored import assert_same, body, count, dead_letters, dump, what_stands
+from support.processes.patience import DEADLINE_S
 
-from events.errors import EventRejected
-from events.message import Message, decode
-from events.registry import BaseEvent, EventRegistry, autodiscover, event_registry
-from events.resolve import Rules
-from events.state import CaseState, Log
-from schema import parking
-from schema.connection import make_engine
-from workers.aggregating import Aggregator
-from workers.recording import Recording
-from workers.transactions import DatabaseAway
+from caselog.events.errors import EventRejected
+from caselog.events.folding.resolve import Rules
+from caselog.events.model.message import Message, decode
+from caselog.events.model.registry import BaseEvent, EventRegistry, autodiscover, event_registry
+from caselog.events.model.state import CaseState, Log
+from caselog.schema.recording import parking
+from caselog.schema.sessions.connection import make_engine
+from caselog.workers.recording.batch import Recording
+from caselog.workers.servers.database_errors import DatabaseAway
+from caselog.workers.tasks.aggregator import Aggregator
 
 Json = dict[str, Any]
 
@@ -74,7 +74,7 @@ class Trusted(BaseEvent):
             case.scope_state = "a\x00b"
 
 
-Trusted.__module__ = "events.apps.trusted"
+Trusted.__module__ = "caselog.events.apps.trusted"
 
 
 class Codeless(BaseEvent):

@@ -9,23 +9,23 @@ from typing import Any
 import psycopg
 import pytest
 from sqlalchemy import Engine
-from stored import count, dead_letters, dump
-from test_mending import FIELDS, RULES
-from test_recording import created, event, message
+from support.builders.plain_code import FIELDS
+from support.oracle.stored import count, dead_letters, dump
+from test_batch import RULES, created, event, message
 
-from events.errors import Interrupted
-from events.registry import BaseEvent, EventRegistry, autodiscover, event_registry
-from events.state import CaseState, Log
-from schema import mending as letters
-from schema import suspects
-from schema.connection import make_engine
-from schema.mending import Filter
-from schema.store import GATE
-from schema.suspects import ENDINGS_MOST
-from workers.mending import discard, requeue, tidy
-from workers.recording import ATTEMPTS, Recording
-from workers.storing import store_plan
-from workers.transactions import Contended, DatabaseAway, Taken
+from caselog.events.errors import Interrupted
+from caselog.events.model.registry import BaseEvent, EventRegistry, autodiscover, event_registry
+from caselog.events.model.state import CaseState, Log
+from caselog.schema.operations import dead_letter_queries as letters
+from caselog.schema.operations.dead_letter_queries import Filter
+from caselog.schema.recording import suspects
+from caselog.schema.recording.store import GATE
+from caselog.schema.recording.suspects import ENDINGS_MOST
+from caselog.schema.sessions.connection import make_engine
+from caselog.workers.deadletters.requeue import discard, requeue, tidy
+from caselog.workers.recording.batch import ATTEMPTS, Recording
+from caselog.workers.recording.storing import store_plan
+from caselog.workers.servers.database_errors import Contended, DatabaseAway, Taken
 
 Json = dict[str, Any]
 
@@ -62,7 +62,7 @@ class Collides(BaseEvent):
         case.reference = log.context["takes"]
 
 
-Collides.__module__ = "events.apps.of_this_test"
+Collides.__module__ = "caselog.events.apps.of_this_test"
 
 
 class Says(BaseEvent):
@@ -231,7 +231,7 @@ def outrun(monkeypatch: pytest.MonkeyPatch, error: type[Contended], times: int) 
             raise error
         return store_plan(*arguments)
 
-    monkeypatch.setattr("workers.recording.store_plan", stored)
+    monkeypatch.setattr("caselog.workers.recording.batch.store_plan", stored)
 
 
 @pytest.mark.parametrize("error", [Taken, Contended])

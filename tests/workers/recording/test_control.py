@@ -10,23 +10,23 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from patience import DEADLINE_S
-from pipeline import Pipeline, created, event, eventually
 from redis import Redis
-from stored import count, dead_letters
+from support.oracle.stored import count, dead_letters
+from support.processes.patience import DEADLINE_S
+from support.processes.pipeline import Pipeline, created, event, eventually
 
-from events.registry import autodiscover, event_registry
-from events.resolve import Rules
-from schema import pausing
-from schema.connection import make_engine
-from schema.parking import hasten
-from workers.breaker import Breaker
-from workers.heartbeat import Beat, Doing, read_beats
-from workers.pausing import PauseWatch
-from workers.recorded import Recorded
-from workers.recording import Recording
-from workers.services import redis_py_url
-from workers.settings import Settings
+from caselog.events.folding.resolve import Rules
+from caselog.events.model.registry import autodiscover, event_registry
+from caselog.schema.operations import pause as pausing
+from caselog.schema.recording.parking import hasten
+from caselog.schema.sessions.connection import make_engine
+from caselog.workers.recording.batch import Recording
+from caselog.workers.recording.breaker import Breaker
+from caselog.workers.recording.outcome import Recorded
+from caselog.workers.recording.pause_watch import PauseWatch
+from caselog.workers.servers.locate import redis_py_url
+from caselog.workers.settings import Settings
+from caselog.workers.telemetry.heartbeat import Beat, Doing, read_beats
 
 # A small breaker and small batches, so that it trips in the middle of a flood and not at its end.
 TOUCHY = {"CASELOG_BREAKER_COUNT": "40", "CASELOG_BATCH_EVENTS": "20"}

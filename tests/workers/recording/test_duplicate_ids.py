@@ -13,18 +13,18 @@ import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from patience import DEADLINE_S
-from pipeline import created, event
-from rewriting import JSON_VALUES, rewritten
 from sqlalchemy import Engine
-from stored import body, count, dead_letters, dump
-from strategies import event_sets
+from support.builders.rewriting import JSON_VALUES, rewritten
+from support.builders.strategies import event_sets
+from support.oracle.stored import body, count, dead_letters, dump
+from support.processes.patience import DEADLINE_S
+from support.processes.pipeline import created, event
 
-from events.message import Message, decode
-from events.registry import EventRegistry, autodiscover, event_registry
-from events.resolve import Rules
-from schema.connection import make_engine
-from workers.recording import Recording
+from caselog.events.folding.resolve import Rules
+from caselog.events.model.message import Message, decode
+from caselog.events.model.registry import EventRegistry, autodiscover, event_registry
+from caselog.schema.sessions.connection import make_engine
+from caselog.workers.recording.batch import Recording
 
 Json = dict[str, Any]
 

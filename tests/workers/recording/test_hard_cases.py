@@ -15,23 +15,23 @@ from typing import Any
 import psycopg
 import pytest
 from brokers.broker_under_test import RedisServer
-from patience import DEADLINE_S
-from pipeline import Pipeline, created, event, eventually
-from proof import RULES, add_up_reports, assert_verified
-from reference import fold_all
 from sqlalchemy import Engine, text
-from stored import assert_same, body, count, dead_letters, dump, what_stands
+from support.oracle.proof import RULES, add_up_reports, assert_verified
+from support.oracle.reference import fold_all
+from support.oracle.stored import assert_same, body, count, dead_letters, dump, what_stands
+from support.processes.patience import DEADLINE_S
+from support.processes.pipeline import Pipeline, created, event, eventually
 
-from events import broker
-from events.errors import PublishError
-from events.message import decode
-from events.publisher import Publisher
-from events.registry import autodiscover, event_registry
-from schema.connection import make_engine
-from workers.aggregating import Aggregator
-from workers.recording import Recording
-from workers.simulate import simulate
-from workers.transactions import DatabaseAway
+from caselog.events.errors import PublishError
+from caselog.events.model.message import decode
+from caselog.events.model.registry import autodiscover, event_registry
+from caselog.events.transport import broker
+from caselog.events.transport.publisher import Publisher
+from caselog.schema.sessions.connection import make_engine
+from caselog.workers.producers.simulation import simulate
+from caselog.workers.recording.batch import Recording
+from caselog.workers.servers.database_errors import DatabaseAway
+from caselog.workers.tasks.aggregator import Aggregator
 
 
 @pytest.fixture

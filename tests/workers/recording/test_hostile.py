@@ -7,20 +7,20 @@ from zoneinfo import ZoneInfo
 
 import psutil
 import pytest
-from corpus import SECRET, good, messages
 from kombu.compression import compress
-from patience import DEADLINE_S
-from pipeline import Pipeline, created
-from served import APP, Served, bearer
 from sqlalchemy import Engine
-from stored import count, dead_letters, dump
+from support.builders.corpus import SECRET, good, messages
+from support.oracle.stored import count, dead_letters, dump
+from support.processes.patience import DEADLINE_S
+from support.processes.pipeline import Pipeline, created
+from support.processes.served import APP, Served, bearer
 
-from events import broker
-from events.message import BATCH_TYPE, EVENT_TYPE, Event, decode
-from events.registry import autodiscover, event_registry
-from events.resolve import Rules
-from schema.connection import make_engine
-from workers.recording import Recording
+from caselog.events.folding.resolve import Rules
+from caselog.events.model.message import BATCH_TYPE, EVENT_TYPE, Event, decode
+from caselog.events.model.registry import autodiscover, event_registry
+from caselog.events.transport import broker
+from caselog.schema.sessions.connection import make_engine
+from caselog.workers.recording.batch import Recording
 
 
 @pytest.fixture

@@ -18,15 +18,15 @@ import psycopg
 import pytest
 from brokers.broker_under_test import CuttableRabbitMq, RedisServer
 from kombu.utils.url import parse_url
-from patience import DEADLINE_S
-from pipeline import Pipeline, created, event, eventually
 from redis import Redis
-from reference import fold_all
-from stored import assert_same, body, count, dead_letters, dump, what_stands
+from support.oracle.reference import fold_all
+from support.oracle.stored import assert_same, body, count, dead_letters, dump, what_stands
+from support.processes.patience import DEADLINE_S
+from support.processes.pipeline import Pipeline, created, event, eventually
 
-from events.message import EVENT_BYTES_MAX
-from workers.services import redis_py_url
-from workers.simulate import simulate
+from caselog.events.model.message import EVENT_BYTES_MAX
+from caselog.workers.producers.simulation import simulate
+from caselog.workers.servers.locate import redis_py_url
 
 # Many small transactions, so that there is a middle to be killed in.
 SMALL = {"CASELOG_BATCH_EVENTS": "100"}

@@ -12,14 +12,14 @@ from time import monotonic, sleep
 
 import httpx
 import pytest
-from children import start_child
-from patience import DEADLINE_S, allowance_s
 from redis import Redis
+from support.processes.patience import DEADLINE_S, allowance_s
+from support.servers.children import start_child
 
-from events.broker import PING_QUEUE, connect, queue_status
-from workers.heartbeat import Heartbeat
-from workers.services import redis_py_url
-from workers.up import caselog_program
+from caselog.events.transport.broker import PING_QUEUE, connect, queue_status
+from caselog.workers.roles.up import caselog_program
+from caselog.workers.servers.locate import redis_py_url
+from caselog.workers.telemetry.heartbeat import Heartbeat
 
 Start = Callable[..., "StatusWorker"]
 STOPS_WITHIN_S = 5

@@ -18,13 +18,13 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from pipeline import ROOT
+from support.processes.pipeline import ROOT
 
-from schema.exports import EXPORTS
-from schema.reports.declaring import Column
-from schema.reports.finding import REPORTS
-from workers import parquet
-from workers.formats import RowFormat, write
+from caselog.schema.operations.table_exports import EXPORTS
+from caselog.schema.reports.catalogue import REPORTS
+from caselog.schema.reports.terms.columns import Column
+from caselog.workers.rows import parquet
+from caselog.workers.rows.formats import RowFormat, write
 
 SUMMER = timezone(timedelta(hours=1))
 COLUMNS = (

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from workers.output import output_to, print_event, print_table, rfc3339, write_rows
+from caselog.workers.rows.output import output_to, print_event, print_table, rfc3339, write_rows
 
 NOON = datetime(2026, 7, 1, 12, 0, 0, 123000, tzinfo=UTC)
 SUMMER = timezone(timedelta(hours=1))

@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from bucket import Bucket
+from support.servers.bucket import Bucket
 
-from workers.export_target import BadTarget, StoreError, open_target, plain_url, refuse_outside
+from caselog.workers.rows.targets import BadTarget, StoreError, open_target, plain_url, refuse_outside
 
 
 def names(directory: Path) -> list[str]:

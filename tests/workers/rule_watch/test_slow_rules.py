@@ -19,28 +19,28 @@ from zoneinfo import ZoneInfo
 
 import psycopg
 import pytest
-from patience import DEADLINE_S
-from pipeline import Pipeline, Worker, eventually
-from plain_code import FIELDS
 from redis import Redis
 from sqlalchemy import Engine
-from stored import body, count, dead_letters
+from support.builders.plain_code import FIELDS
+from support.oracle.stored import body, count, dead_letters
+from support.processes.patience import DEADLINE_S
+from support.processes.pipeline import Pipeline, Worker, eventually
 
-from events.message import Message, decode
-from events.registry import BaseEvent, EventRegistry, autodiscover, event_registry
-from events.resolve import Rules
-from events.state import CaseState, Log
-from schema import mending as letters
-from schema.connection import make_engine
-from schema.mending import Filter
-from workers.folding import Folding
-from workers.folding_limits import is_overdue
-from workers.heartbeat import read_beats
-from workers.mending import requeue
-from workers.recording import Recording
-from workers.services import redis_py_url
-from workers.up import caselog_program
-from workers.vitals import judge
+from caselog.events.folding.resolve import Rules
+from caselog.events.model.message import Message, decode
+from caselog.events.model.registry import BaseEvent, EventRegistry, autodiscover, event_registry
+from caselog.events.model.state import CaseState, Log
+from caselog.schema.operations import dead_letter_queries as letters
+from caselog.schema.operations.dead_letter_queries import Filter
+from caselog.schema.sessions.connection import make_engine
+from caselog.workers.deadletters.requeue import requeue
+from caselog.workers.health.liveness import judge
+from caselog.workers.recording.batch import Recording
+from caselog.workers.roles.up import caselog_program
+from caselog.workers.rule_watch.guard import Folding
+from caselog.workers.rule_watch.limits import is_overdue
+from caselog.workers.servers.locate import redis_py_url
+from caselog.workers.telemetry.heartbeat import read_beats
 
 Json = dict[str, Any]
 
@@ -303,7 +303,7 @@ def test_progress_is_reported_while_a_batch_is_folded(engine: Engine, registry: 
 
 APP = """
 import asyncio, os, re, signal, time
-from events import BaseEvent, LogLevel, LogType, event_registry
+from caselog.events import BaseEvent, LogLevel, LogType, event_registry
 
 
 class Hangs(BaseEvent):
@@ -351,7 +351,7 @@ def hanging(redis_pipeline: Pipeline, tmp_path: Path) -> Pipeline:
     (tmp_path / "hanging" / "events.py").write_text(APP)
     redis_pipeline.settings |= {
         "PYTHONPATH": str(tmp_path),
-        "CASELOG_APPS": "hanging,events.apps.legalaid",
+        "CASELOG_APPS": "hanging,caselog.events.apps.legalaid",
         "CASELOG_FOLD_LIMIT_S": str(LIMIT_S),
     }
     return redis_pipeline

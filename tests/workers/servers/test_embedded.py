@@ -16,15 +16,15 @@ from uuid import uuid4
 import psutil
 import psycopg
 import pytest
-from children import start_child
-from patience import DEADLINE_S
 from redis import Redis
+from support.processes.patience import DEADLINE_S
+from support.servers.children import start_child
 
-from events.errors import SettingsError
-from workers.data_dir import OUTSIDE_ROOT, AlreadyRunning, find_place, locked, remove_sockets
-from workers.embedded import EmbeddedServers, EmbeddedUrls, locate, uninstall
-from workers.server_process import as_user
-from workers.services import redis_py_url
+from caselog.events.errors import SettingsError
+from caselog.workers.servers.child_process import as_user
+from caselog.workers.servers.data_dir import OUTSIDE_ROOT, AlreadyRunning, find_place, locked, remove_sockets
+from caselog.workers.servers.embedded import EmbeddedServers, EmbeddedUrls, locate, uninstall
+from caselog.workers.servers.locate import redis_py_url
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root keeps the database outside of the data directory")
 
@@ -94,10 +94,10 @@ def has_the_mark(urls: EmbeddedUrls, mark: str) -> bool:
 OWNER = """
 import signal, sys
 from pathlib import Path
-import workers.supervisor
-from workers.embedded import EmbeddedServers
+import caselog.workers.process.supervisor
+from caselog.workers.servers.embedded import EmbeddedServers
 if sys.argv[2] == "without the kernel's help":
-    workers.supervisor._LIBC = None
+    caselog.workers.process.supervisor._LIBC = None
 servers = EmbeddedServers(Path(sys.argv[1]))
 servers.start()
 print(*servers.pids().values(), flush=True)

@@ -17,12 +17,12 @@ import psutil
 import psycopg
 import pytest
 
-from events.errors import SettingsError
-from workers import data_dir as data_dir_module
-from workers.data_dir import Place, find_place, private_id
-from workers.embedded import EmbeddedServers, locate, uninstall
-from workers.local_postgres import postgres_url
-from workers.local_redis import socket_path
+from caselog.events.errors import SettingsError
+from caselog.workers.servers import data_dir as data_dir_module
+from caselog.workers.servers.data_dir import Place, find_place, private_id
+from caselog.workers.servers.embedded import EmbeddedServers, locate, uninstall
+from caselog.workers.servers.postgres import postgres_url
+from caselog.workers.servers.redis import socket_path
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can try what other users can do")
 NOBODY = pwd.getpwnam("nobody")

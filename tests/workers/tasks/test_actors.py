@@ -13,26 +13,26 @@ from zoneinfo import ZoneInfo
 import psycopg
 import pytest
 from brokers.broker_under_test import RedisServer
-from patience import DEADLINE_S
-from pipeline import Pipeline, created, event, eventually
 from redis import Redis
-from reference import fold_all
 from sqlalchemy import Engine
-from stored import assert_same, body, count, dead_letters, what_stands
+from support.oracle.reference import fold_all
+from support.oracle.stored import assert_same, body, count, dead_letters, what_stands
+from support.processes.patience import DEADLINE_S
+from support.processes.pipeline import Pipeline, created, event, eventually
 
-from events.message import decode
-from events.registry import autodiscover, event_registry
-from events.resolve import Rules
-from schema.connection import make_engine
-from schema.reports import outbox
-from workers.aggregating import Aggregator
-from workers.exporting import Exporter
-from workers.heartbeat import Heartbeat
-from workers.metrics import Tally
-from workers.recording import Recording
-from workers.services import redis_py_url
-from workers.simulate import simulate
-from workers.tasks import AGGREGATE, QUEUE, Nudge, declare_tasks, make_broker
+from caselog.events.folding.resolve import Rules
+from caselog.events.model.message import decode
+from caselog.events.model.registry import autodiscover, event_registry
+from caselog.schema.reports import outbox
+from caselog.schema.sessions.connection import make_engine
+from caselog.workers.producers.simulation import simulate
+from caselog.workers.recording.batch import Recording
+from caselog.workers.servers.locate import redis_py_url
+from caselog.workers.tasks.actors import AGGREGATE, QUEUE, Nudge, declare_tasks, make_broker
+from caselog.workers.tasks.aggregator import Aggregator
+from caselog.workers.tasks.exporter import Exporter
+from caselog.workers.telemetry.counters import Tally
+from caselog.workers.telemetry.heartbeat import Heartbeat
 
 RULES = Rules(zone=ZoneInfo("Europe/London"))
 ROW = ("outcomes", "2026-03-02", "accept_case", "SPOP", None, None, None, "PHONE", None, 1, 0, 0)

@@ -17,20 +17,20 @@ from zoneinfo import ZoneInfo
 
 import pyarrow.parquet
 import pytest
-from bucket import Bucket
-from patience import DEADLINE_S
-from pipeline import Pipeline, eventually
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import ProgrammingError
+from support.processes.patience import DEADLINE_S
+from support.processes.pipeline import Pipeline, eventually
+from support.servers.bucket import Bucket
 
-from schema import audit, report_exports
-from schema.connection import make_engine
-from schema.migrate import head_revision
-from schema.report_exports import Export
-from schema.reports.finding import get_report
-from schema.reports.reading import Reading, read_rows
-from workers.export_target import BUFFER_BYTES
-from workers.exporting import CONNECTIONS, Exporter
+from caselog.schema.migrations.upgrade import head_revision
+from caselog.schema.operations import audit, background_exports
+from caselog.schema.operations.background_exports import Export
+from caselog.schema.reports.catalogue import get_report
+from caselog.schema.reports.reading import Reading, read_rows
+from caselog.schema.sessions.connection import make_engine
+from caselog.workers.rows.targets import BUFFER_BYTES
+from caselog.workers.tasks.exporter import CONNECTIONS, Exporter
 
 READING = Reading(
     report=get_report("case_volume"),
@@ -68,12 +68,12 @@ def put_rows(engine: Engine) -> None:
 
 def ask(engine: Engine, target: Path | str, form: str = "jsonl", reading: Reading = READING) -> Export:
     with engine.begin() as db:
-        return report_exports.request(db, reading, form=form, target=str(target), who="anna")
+        return background_exports.request(db, reading, form=form, target=str(target), who="anna")
 
 
 def look(engine: Engine, export: Export) -> Export:
     with engine.begin() as db:
-        return report_exports.get_export(db, export.id)
+        return background_exports.get_export(db, export.id)
 
 
 def change(engine: Engine, export: Export, assignment: str) -> None:
@@ -186,7 +186,7 @@ def test_one_process_works_on_one_export_at_a_time_and_tidies_up_meanwhile(
     with in_the_middle(exporter, bucket):
         waiting = ask(engine, tmp_path)
         with engine.begin() as db:
-            report_exports.delete(db, old.id, who="ben", why=None)
+            background_exports.delete(db, old.id, who="ben", why=None)
         assert exporter.sweep() == 0
         assert look(engine, waiting).status == "queued"
         assert names(tmp_path) == []
@@ -199,7 +199,7 @@ def test_one_process_works_on_one_export_at_a_time_and_tidies_up_meanwhile(
 def test_what_a_dead_worker_left_is_removed_by_the_one_that_begins_anew(engine: Engine, tmp_path: Path) -> None:
     export = ask(engine, tmp_path)
     with engine.begin() as db:
-        dead = report_exports.claim(db)
+        dead = background_exports.claim(db)
     assert dead is not None
     (tmp_path / f".{export.file_name}.{dead.holder}.part").write_bytes(b'{"half')
     exporter = an_exporter(engine)
@@ -352,7 +352,7 @@ def test_deleting_a_running_export_stops_it_at_its_next_renewal(
     engine: Engine, bucket: type[Bucket], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not only when it comes to publish: most of its bytes were never sent."""
-    renewed, refusals, is_noted = report_exports.renew, count(1), threading.Event()
+    renewed, refusals, is_noted = background_exports.renew, count(1), threading.Event()
 
     def renew(db: Connection, export: Export, rows: int) -> bool:
         is_held = renewed(db, export, rows)
@@ -360,12 +360,12 @@ def test_deleting_a_running_export_stops_it_at_its_next_renewal(
             is_noted.set()  # whoever asks a second time has taken note of the first refusal
         return is_held
 
-    monkeypatch.setattr(report_exports, "renew", renew)
+    monkeypatch.setattr(background_exports, "renew", renew)
     export = ask(engine, "bucket://b")
     exporter = an_exporter(engine)
     with in_the_middle(exporter, bucket):
         with engine.begin() as db:
-            report_exports.delete(db, export.id, who="ben", why=None)
+            background_exports.delete(db, export.id, who="ben", why=None)
         assert is_noted.wait(DEADLINE_S)
     assert (bucket.objects, bucket.uploads) == ({}, 0)
     assert bucket.written < 3 * BUFFER_BYTES
@@ -379,7 +379,7 @@ def test_a_deleted_file_is_removed_by_the_next_sweep(engine: Engine, tmp_path: P
     exporter = an_exporter(engine)
     exporter.sweep()
     with engine.begin() as db:
-        report_exports.delete(db, export.id, who="ben", why=None)
+        background_exports.delete(db, export.id, who="ben", why=None)
     exporter.sweep()
     assert names(tmp_path) == [kept.file_name]
 
@@ -403,7 +403,7 @@ def test_a_file_that_cannot_be_removed_is_told_and_tried_again(engine: Engine, b
     exporter = an_exporter(engine)
     exporter.sweep()
     with engine.begin() as db:
-        report_exports.delete(db, export.id, who="ben", why=None)
+        background_exports.delete(db, export.id, who="ben", why=None)
     bucket.fault = PermissionError("Access Denied")
     exporter.sweep()
     failure = look(engine, export).failure

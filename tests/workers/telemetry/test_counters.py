@@ -14,19 +14,20 @@ import pytest
 from brokers.broker_under_test import RedisServer
 from hypothesis import given
 from hypothesis import strategies as st
-from patience import allowance_s
-from pipeline import Pipeline, created, event, eventually
 from prometheus_client import CollectorRegistry, Histogram
 from redis import Redis, RedisError
-from scrape import Page, Samples, free_port, promtool, read, value
+from support.processes.patience import allowance_s
+from support.processes.pipeline import Pipeline, created, event, eventually
+from support.processes.scrape import Page, Samples, free_port, promtool, read, value
 
-from events.registry import autodiscover, event_registry
-from schema.deadletters import REASONS
-from workers.exposition import _histogram  # the pure part, held against the client library
-from workers.metrics import BATCH_EVENTS, EVENT_TO_COMMIT, OTHER, RECORDED, SUPPRESSED, Tally
-from workers.removals import POLICY_KEYS
-from workers.services import Services, redis_py_url
-from workers.totals import Flusher, Gauges, impatient_redis, read_gauges, read_totals
+from caselog.events.model.registry import autodiscover, event_registry
+from caselog.schema.recording.dead_letters import REASONS
+from caselog.workers.servers.locate import Services, redis_py_url
+from caselog.workers.servers.redis_client import impatient
+from caselog.workers.telemetry.counters import BATCH_EVENTS, EVENT_TO_COMMIT, OTHER, RECORDED, SUPPRESSED, Tally
+from caselog.workers.telemetry.removals import POLICY_KEYS
+from caselog.workers.telemetry.totals import Flusher, Gauges, read_gauges, read_totals
+from caselog.workers.web.prometheus import _histogram  # the pure part, held against the client library
 
 RECORDED_ONE = (RECORDED.name, "case", "CASE_CREATED")
 
@@ -98,7 +99,7 @@ def test_a_flush_whose_answer_was_lost_counts_once_and_what_came_meanwhile_follo
     try:
         services = Services("", "", server.url)
         tally = Tally()
-        with impatient_redis(services) as ours, Redis.from_url(redis_py_url(server.url)) as witness:
+        with impatient(services.redis_url) as ours, Redis.from_url(redis_py_url(server.url)) as witness:
             flusher = Flusher(ours, tally, gauges)
             flusher.flush()
             pid = witness.info("server")["process_id"]
@@ -121,7 +122,7 @@ def test_what_is_counted_while_redis_is_away_is_flushed_when_it_is_back(tmp_path
     server = RedisServer(tmp_path)
     services = Services("", "", server.url)
     tally = Tally()
-    with impatient_redis(services) as ours, Redis.from_url(redis_py_url(server.url)) as witness:
+    with impatient(services.redis_url) as ours, Redis.from_url(redis_py_url(server.url)) as witness:
         flusher = Flusher(ours, tally, gauges)
         flusher.start()
         tally.count(RECORDED, 7, "case", "CASE_CREATED")

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from patience import DEADLINE_S
-from pipeline import eventually
 from redis import Redis
+from support.processes.patience import DEADLINE_S
+from support.processes.pipeline import eventually
 
-from workers import heartbeat
-from workers.heartbeat import PREFIX, Beat, Doing, Heartbeat, read_beats
-from workers.roles import make_redis
-from workers.services import Services, redis_py_url
+from caselog.workers.servers.locate import Services, redis_py_url
+from caselog.workers.servers.redis_client import make_redis
+from caselog.workers.telemetry import heartbeat
+from caselog.workers.telemetry.heartbeat import PREFIX, Beat, Doing, Heartbeat, read_beats
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ import re
 
 import pytest
 
-from workers import sparkline
-from workers.last_hour import EVERY_S, KEPT_S, STEPS, LastHour, Moment, Numbers, quantile
-from workers.metrics import EVENT_TO_COMMIT, RECEIPT_TO_COMMIT
+from caselog.workers.telemetry.counters import EVENT_TO_COMMIT, RECEIPT_TO_COMMIT
+from caselog.workers.telemetry.last_hour import EVERY_S, KEPT_S, STEPS, LastHour, Moment, Numbers, quantile
+from caselog.workers.web.ops import sparkline
 
 EDGES = EVENT_TO_COMMIT.edges
 

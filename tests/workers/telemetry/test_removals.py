@@ -8,27 +8,28 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from patience import DEADLINE_S
-from pipeline import Pipeline, created, eventually
 from structlog.testing import capture_logs
+from support.processes.patience import DEADLINE_S
+from support.processes.pipeline import Pipeline, created, eventually
 
-from events.broker import EVENTS_QUEUE, HELD, REMOVED, connect, open_channel, queue_status
-from events.errors import PublishError
-from events.publisher import Publisher
-from schema import pausing
-from schema.connection import make_engine
-from workers.breaker import Breaker
-from workers.health import Check, Health
-from workers.heartbeat import Doing, Heartbeat, read_beats
-from workers.moving_queue import move_queue
-from workers.pausing import PauseWatch
-from workers.queues import queue_view
-from workers.recorder import Recorder
-from workers.removals import Removals
-from workers.roles import make_recording, make_redis
-from workers.services import Services
-from workers.settings import Settings
-from workers.waiting import NotRecorded, wait_until_recorded
+from caselog.events.errors import PublishError
+from caselog.events.transport.broker import EVENTS_QUEUE, HELD, REMOVED, connect, open_channel, queue_status
+from caselog.events.transport.publisher import Publisher
+from caselog.schema.operations import pause as pausing
+from caselog.schema.sessions.connection import make_engine
+from caselog.workers.health.checks import Check, Health
+from caselog.workers.health.queues import queue_view
+from caselog.workers.producers.move_queue import move_queue
+from caselog.workers.producers.wait import NotRecorded, wait_until_recorded
+from caselog.workers.recording.assembly import make_recording
+from caselog.workers.recording.breaker import Breaker
+from caselog.workers.recording.pause_watch import PauseWatch
+from caselog.workers.recording.recorder import Recorder
+from caselog.workers.servers.locate import Services
+from caselog.workers.servers.redis_client import make_redis
+from caselog.workers.settings import Settings
+from caselog.workers.telemetry.heartbeat import Doing, Heartbeat, read_beats
+from caselog.workers.telemetry.removals import Removals
 
 EVENTS = [created(f"RM-{number}") for number in range(8)]
 SetPolicy = Callable[[str, dict[str, Any]], None]

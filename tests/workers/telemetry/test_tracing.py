@@ -20,37 +20,37 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode, format_span_id, format_trace_id
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
-from patience import DEADLINE_S
-from pipeline import Pipeline, created, event, eventually
 from redis import Redis
-from stored import body
+from support.oracle.stored import body
+from support.processes.patience import DEADLINE_S
+from support.processes.pipeline import Pipeline, created, event, eventually
 
-from events import Publisher
-from events.message import decode
-from events.outgoing import encode
-from events.registry import autodiscover, event_registry
-from events.resolve import Rules
-from events.traceparent import TraceParent, parse_traceparent
-from schema.connection import make_engine
-from workers.breaker import Breaker
-from workers.heartbeat import Heartbeat
-from workers.pausing import PauseWatch
-from workers.recorded import Recorded
-from workers.recorder import Recorder
-from workers.recording import Recording
-from workers.services import redis_py_url
-from workers.tracing import LINKS_MAX, batch_span
-from workers.transactions import DatabaseAway
+from caselog.events import Publisher
+from caselog.events.folding.resolve import Rules
+from caselog.events.model.message import decode
+from caselog.events.model.registry import autodiscover, event_registry
+from caselog.events.model.traceparent import TraceParent, parse_traceparent
+from caselog.events.transport.encoding import encode
+from caselog.schema.sessions.connection import make_engine
+from caselog.workers.recording.batch import Recording
+from caselog.workers.recording.breaker import Breaker
+from caselog.workers.recording.outcome import Recorded
+from caselog.workers.recording.pause_watch import PauseWatch
+from caselog.workers.recording.recorder import Recorder
+from caselog.workers.servers.database_errors import DatabaseAway
+from caselog.workers.servers.locate import redis_py_url
+from caselog.workers.telemetry.heartbeat import Heartbeat
+from caselog.workers.telemetry.tracing import LINKS_MAX, batch_span
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"  # the example of W3C Trace Context
 WITHOUT = """
 import sys
 sys.modules["opentelemetry"] = None  # as where it is not installed: importing it fails
-from events.outgoing import encode
-from events.message import decode
-from workers.tracing import batch_span, no_span
-import workers.roles
+from caselog.events.transport.encoding import encode
+from caselog.events.model.message import decode
+from caselog.workers.telemetry.tracing import batch_span, no_span
+import caselog.workers.roles.processes
 span = batch_span()
 assert span is no_span
 with span([decode(b"{}")]):

@@ -13,9 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from schema.reports.declaring import Column, Measure
-from schema.reports.finding import REPORTS
-from workers.report_table import shown, table
+from caselog.schema.reports.catalogue import REPORTS
+from caselog.schema.reports.terms.columns import Column, Measure
+from caselog.workers.terminal.report_table import shown, table
 
 LONDON = ZoneInfo("Europe/London")
 NAME = Column(name="category_of_law", description="")

@@ -10,23 +10,23 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from patience import DEADLINE_S
-from pipeline import Pipeline, Worker, created, event, eventually
-from proof import RULES, add_up_reports, uncounted, what_differs
-from served import Served
-from stored import body, count
+from support.oracle.proof import RULES, add_up_reports, uncounted, what_differs
+from support.oracle.stored import body, count
+from support.processes.patience import DEADLINE_S
+from support.processes.pipeline import Pipeline, Worker, created, event, eventually
+from support.processes.served import Served
 from test_upgrade import REVISIONS, execute, take_back
 
-from events.message import decode
-from events.registry import autodiscover, event_registry
-from schema.connection import make_engine
-from schema.migrate import head_revision, migrate
-from schema.outdated import find_outdated
-from workers.rebuild import rebuild_outdated
-from workers.recording import Recording
-from workers.simulate import simulate
+from caselog.events.model.message import decode
+from caselog.events.model.registry import autodiscover, event_registry
+from caselog.schema.migrations.upgrade import head_revision, migrate
+from caselog.schema.recording.outdated import find_outdated
+from caselog.schema.sessions.connection import make_engine
+from caselog.workers.producers.simulation import simulate
+from caselog.workers.recording.batch import Recording
+from caselog.workers.verification.rebuild import rebuild_outdated
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 REPORT = ("report", "outcomes", "--from", "2026-03-01", "--to", "2026-03-31", "--format", "csv")
 # The newest migration of a version to come.
 NEXT = """
@@ -215,7 +215,7 @@ class Newer:
 
     def argv(self, *arguments: str) -> list[str]:
         # The command line looks for apps in the current directory, which must not be that of this version.
-        return ["env", "-C", str(self._directory), sys.executable, "-m", "workers.cli", *arguments]
+        return ["env", "-C", str(self._directory), sys.executable, "-m", "caselog.workers.cli", *arguments]
 
     def environment(self) -> dict[str, str]:
         return self._pipeline.environment(PYTHONPATH=str(self._directory))

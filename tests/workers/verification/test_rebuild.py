@@ -17,25 +17,26 @@ import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from patience import DEADLINE_S
-from pipeline import created, event, eventually
-from proof import RULES, add_up_reports, assert_verified, uncounted, what_differs
 from sqlalchemy import Engine
-from stored import body, count, dump, what_stands
-from strategies import deliveries, event_sets
+from support.builders.strategies import deliveries, event_sets
+from support.oracle.proof import RULES, add_up_reports, assert_verified, uncounted, what_differs
+from support.oracle.stored import body, count, dump, what_stands
+from support.processes.patience import DEADLINE_S
+from support.processes.pipeline import created, event, eventually
 
-from events.message import decode
-from events.registry import autodiscover, event_registry
-from schema import proof, rebuilding
-from schema.connection import make_engine
-from schema.store import GATE
-from workers.rebuild import UnknownPart, get_parts, rebuild, repair
-from workers.recording import Recording
-from workers.simulate import simulate
-from workers.verify import Verification
+from caselog.events.model.message import decode
+from caselog.events.model.registry import autodiscover, event_registry
+from caselog.schema.recording.store import GATE
+from caselog.schema.sessions.connection import make_engine
+from caselog.schema.verification import rebuild as rebuilding
+from caselog.schema.verification import session as proof
+from caselog.workers.producers.simulation import simulate
+from caselog.workers.recording.batch import Recording
+from caselog.workers.verification.rebuild import UnknownPart, get_parts, rebuild, repair
+from caselog.workers.verification.verify import Verification
 
 Json = dict[str, Any]
-TESTS = Path(__file__).parents[1]
+TESTS = Path(__file__).parents[2]
 EVERYTHING = ("timers", "cases", "reports")
 RUIN = """
     delete from "case" where hashtext(reference) % 2 = 0;
@@ -62,10 +63,10 @@ KILLED = """
 import os, signal, sys
 from contextlib import contextmanager
 from proof import RULES
-from events.registry import autodiscover
-from schema import rebuilding
-from workers.rebuild import rebuild
-from workers.verify import Verification
+from caselog.events.model.registry import autodiscover
+from caselog.schema.verification import rebuild as rebuilding
+from caselog.workers.verification.rebuild import rebuild
+from caselog.workers.verification.verify import Verification
 
 def die(*_):
     os.kill(os.getpid(), signal.SIGKILL)

@@ -17,33 +17,33 @@ import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from patience import DEADLINE_S
-from proof import RULES, add_up_reports, assert_verified, uncounted
-from reference import Outcome, fold_all
-from report_reference import REPORTS
-from report_rows import By, asked, assert_reports, assert_same_rows, expected
 from sqlalchemy import Engine, text
-from stored import body, dump
-from stories import Worked, picked, told
-from strategies import START, deliveries, event_sets, report_event_sets
-from worked_cases import WORKED
+from support.builders.stories import Worked, picked, told
+from support.builders.strategies import START, deliveries, event_sets, report_event_sets
+from support.builders.worked_cases import WORKED
+from support.oracle.proof import RULES, add_up_reports, assert_verified, uncounted
+from support.oracle.reference import Outcome, fold_all
+from support.oracle.report_reference import REPORTS
+from support.oracle.report_rows import By, asked, assert_reports, assert_same_rows, expected
+from support.oracle.stored import body, dump
+from support.processes.patience import DEADLINE_S
 
-from events.message import decode
-from events.registry import autodiscover, event_registry
-from schema import mending
-from schema.connection import make_engine
-from schema.mending import Filter
-from schema.reports import facts
-from schema.reports.finding import get_report
-from workers.aggregating import Aggregator
-from workers.mending import requeue
-from workers.rebuild import rebuild
-from workers.recording import Recording
-from workers.simulate import simulate
-from workers.verify import Verification
+from caselog.events.model.message import decode
+from caselog.events.model.registry import autodiscover, event_registry
+from caselog.schema.operations import dead_letter_queries
+from caselog.schema.operations.dead_letter_queries import Filter
+from caselog.schema.reports import facts
+from caselog.schema.reports.catalogue import get_report
+from caselog.schema.sessions.connection import make_engine
+from caselog.workers.deadletters.requeue import requeue
+from caselog.workers.producers.simulation import simulate
+from caselog.workers.recording.batch import Recording
+from caselog.workers.tasks.aggregator import Aggregator
+from caselog.workers.verification.rebuild import rebuild
+from caselog.workers.verification.verify import Verification
 
 Json = dict[str, Any]
-TESTS = Path(__file__).parents[1]
+TESTS = Path(__file__).parents[2]
 EVER: Json = {"first": date(2020, 1, 1), "last": date(2030, 12, 31)}
 NOW = datetime(2027, 1, 1, 12, tzinfo=UTC)
 TABLES = 'log, "case", timer, dead_letter, parked, report_outbox, report_sum, callback, complaint, assignment, audit'
@@ -51,8 +51,8 @@ TABLES = 'log, "case", timer, dead_letter, parked, report_outbox, report_sum, ca
 KILLED = """
 import os, signal, sys
 from proof import add_up_reports
-from events.registry import autodiscover
-from schema.reports import facts
+from caselog.events.model.registry import autodiscover
+from caselog.schema.reports import facts
 
 replace = facts.replace_facts
 facts.replace_facts = lambda *given: (replace(*given), os.kill(os.getpid(), signal.SIGKILL))
@@ -355,7 +355,7 @@ def test_events_that_were_mended_are_in_the_reports_as_if_they_had_been_recorded
         event_registry.restore(before)
     settle(recording, database_url)
     with engine.connect() as db:
-        chosen = mending.select(db, Filter(reason="unknown_event"))
+        chosen = dead_letter_queries.select(db, Filter(reason="unknown_event"))
     assert len(chosen) > 100
     requeue(engine, recording, chosen, wanted=Filter(), who="anna", why="registered")
     settle(recording, database_url)

@@ -11,19 +11,19 @@ import psycopg
 import pytest
 from alembic import command
 from alembic.script import ScriptDirectory
-from patience import DEADLINE_S, allowance_s
-from pipeline import Pipeline, created, event, eventually
-from proof import assert_verified
 from redis import Redis
+from support.oracle.proof import assert_verified
+from support.processes.patience import DEADLINE_S, allowance_s
+from support.processes.pipeline import Pipeline, created, event, eventually
 
-from events.errors import CaselogError
-from events.registry import autodiscover
-from schema import migrate as migrate_module
-from schema.connection import make_engine
-from schema.migrate import IN_USE, LOCK_WAIT_MS, configuration, head_revision, migrate
-from schema.store import GATE
-from workers.heartbeat import read_beats
-from workers.services import redis_py_url
+from caselog.events.errors import CaselogError
+from caselog.events.model.registry import autodiscover
+from caselog.schema.migrations import upgrade as migrate_module
+from caselog.schema.migrations.upgrade import IN_USE, LOCK_WAIT_MS, configuration, head_revision, migrate
+from caselog.schema.recording.store import GATE
+from caselog.schema.sessions.connection import make_engine
+from caselog.workers.servers.locate import redis_py_url
+from caselog.workers.telemetry.heartbeat import read_beats
 
 REVISIONS = sorted(step.revision for step in ScriptDirectory.from_config(configuration()).walk_revisions())
 # Locks are waited for so long at most, and then recorders have their turn; the rest is this machine's.

@@ -13,25 +13,25 @@ import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from proof import RULES, add_up_reports, assert_verified, found, uncounted, what_differs
 from sqlalchemy import Engine
-from stored import body, dump
-from strategies import deliveries, event_sets
+from support.builders.strategies import deliveries, event_sets
+from support.oracle.proof import RULES, add_up_reports, assert_verified, found, uncounted, what_differs
+from support.oracle.stored import body, dump
 
-from events.codes import LogLevel, LogType
-from events.errors import EventRejected
-from events.message import decode
-from events.registry import BUNDLED_APPS, BaseEvent, autodiscover, event_registry
-from events.state import CaseState, Log
-from schema import tables
-from schema.connection import make_engine
-from schema.findings import differences
-from schema.proof import CASE
-from schema.store import GATE
-from workers.rebuild import repair
-from workers.recording import Recording
-from workers.simulate import simulate
-from workers.verify import Verification
+from caselog.events.errors import EventRejected
+from caselog.events.model.codes import LogLevel, LogType
+from caselog.events.model.message import decode
+from caselog.events.model.registry import BUNDLED_APPS, BaseEvent, autodiscover, event_registry
+from caselog.events.model.state import CaseState, Log
+from caselog.schema.recording.store import GATE
+from caselog.schema.sessions.connection import make_engine
+from caselog.schema.sql import tables
+from caselog.schema.verification.findings import differences
+from caselog.schema.verification.session import CASE
+from caselog.workers.producers.simulation import simulate
+from caselog.workers.recording.batch import Recording
+from caselog.workers.verification.rebuild import repair
+from caselog.workers.verification.verify import Verification
 
 Json = dict[str, Any]
 CASES = 40

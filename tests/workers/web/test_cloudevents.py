@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import msgspec
 import pytest
-from pipeline import event
-from stored import body
+from support.oracle.stored import body
+from support.processes.pipeline import event
 
-from events.errors import EventError, RoleNotAllowed
-from events.message import BATCH_TYPE, EVENT_BYTES_MAX, EVENT_TYPE, Event, parse_event
-from workers.http_binding import BATCH_EVENTS_MAX, NoEvents, read_events
+from caselog.events.errors import EventError, RoleNotAllowed
+from caselog.events.model.message import BATCH_TYPE, EVENT_BYTES_MAX, EVENT_TYPE, Event, parse_event
+from caselog.workers.web.cloudevents import BATCH_EVENTS_MAX, NoEvents, read_events
 
 STRUCTURED = [("Content-Type", EVENT_TYPE)]
 BATCHED = [("content-type", f"{BATCH_TYPE}; charset=UTF-8")]

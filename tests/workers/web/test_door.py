@@ -14,23 +14,24 @@ import httpx
 import pytest
 from litestar import Litestar, WebSocket, get, websocket
 from litestar.testing import TestClient
-from patience import DEADLINE_S
-from pipeline import Pipeline
-from served import Served, bearer
+from support.processes.patience import DEADLINE_S
+from support.processes.pipeline import Pipeline
+from support.processes.served import Served, bearer
 
-from events.errors import SettingsError
-from schema import audit, deadletters, mending
-from schema.connection import make_engine
-from schema.deadletters import DeadLetter
-from schema.mending import Filter
-from workers.access import ATTEMPTS_MAX
-from workers.callers import NEEDS, READS, Need
-from workers.door import Undeclared, handlers_of
-from workers.pages import make_app
-from workers.services import Services
-from workers.session import COOKIE
-from workers.settings import Settings, load_settings, shown
-from workers.status import web_application
+from caselog.events.errors import SettingsError
+from caselog.schema.operations import audit, dead_letter_queries
+from caselog.schema.operations.dead_letter_queries import Filter
+from caselog.schema.recording import dead_letters
+from caselog.schema.recording.dead_letters import DeadLetter
+from caselog.schema.sessions.connection import make_engine
+from caselog.workers.access.callers import NEEDS, READS, Need
+from caselog.workers.access.refusals import ATTEMPTS_MAX
+from caselog.workers.access.sessions import COOKIE
+from caselog.workers.roles.status import web_application
+from caselog.workers.servers.locate import Services
+from caselog.workers.settings import Settings, load_settings, shown
+from caselog.workers.web.app import make_app
+from caselog.workers.web.door import Undeclared, handlers_of
 
 PAGE: Final = {"accept": "text/html"}
 SECRETS: Final = {
@@ -625,8 +626,8 @@ def test_what_an_event_said_is_shown_to_who_may_read_what_is_personal(closed: Se
     engine = make_engine(database_url)
     letter = DeadLetter(reason="rejected", message="SAID-BY-AN-EVENT", raw=b"nonsense", key="accept_case")
     with engine.begin() as db:
-        deadletters.set_aside(db, [letter])
-        (group,) = mending.groups(db, Filter())
+        dead_letters.set_aside(db, [letter])
+        (group,) = dead_letter_queries.groups(db, Filter())
         detail = {"filter": {"text": "SAID-BY-AN-EVENT", "reason": "rejected"}, "chosen": 1}
         audit.record(db, who="otto", action="dead.requeue", why=None, detail=detail)
     engine.dispose()
@@ -653,9 +654,9 @@ def test_what_an_event_said_is_shown_to_who_may_read_what_is_personal(closed: Se
     assert "masked" not in whole
 
 
-def _groups(database_url: str) -> list[mending.Group]:
+def _groups(database_url: str) -> list[dead_letter_queries.Group]:
     engine = make_engine(database_url)
     with engine.connect() as db:
-        found = mending.groups(db, Filter())
+        found = dead_letter_queries.groups(db, Filter())
     engine.dispose()
     return found

@@ -11,10 +11,10 @@ from html.parser import HTMLParser
 from urllib.parse import quote
 
 import pytest
-from patience import DEADLINE_S
-from pipeline import Pipeline, created, event, eventually
-from served import ANNA, Served, bearer
-from stored import count, dead_letters, dump
+from support.oracle.stored import count, dead_letters, dump
+from support.processes.patience import DEADLINE_S
+from support.processes.pipeline import Pipeline, created, event, eventually
+from support.processes.served import ANNA, Served, bearer
 
 WORDS = [
     "'; drop table log; --",
@@ -181,7 +181,7 @@ def test_no_argument_is_a_statement_a_traceback_or_an_order_to_the_terminal(redi
 def test_at_a_terminal_a_log_line_moves_no_cursor_and_stays_one_line() -> None:
     """Whether the words are ours, of an event's name or of a library."""
     code = (
-        "import logging; from workers.logs import configure_logs, get_logger; configure_logs('x');"
+        "import logging; from caselog.workers.process.logs import configure_logs, get_logger; configure_logs('x');"
         r"word = 'a\x1b[2Jb\nforged\x9b\u202e'; get_logger().warning(word, source=word, many=[{'id': word}]);"
         "logging.getLogger('library').warning(word)"
     )

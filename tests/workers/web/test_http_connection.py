@@ -10,13 +10,13 @@ from typing import Any, Final
 
 import pytest
 import uvicorn
-from patience import DEADLINE_S
-from pipeline import eventually
 from structlog.testing import capture_logs
+from support.processes.patience import DEADLINE_S
+from support.processes.pipeline import eventually
 
-from workers import http_connection
-from workers.http_connection import HttpConnection
-from workers.status import listen
+from caselog.workers.roles.status import listen
+from caselog.workers.web import connection
+from caselog.workers.web.connection import HttpConnection
 
 PATIENCE_S = 0.3
 
@@ -37,7 +37,7 @@ def serving(app: Any) -> Iterator[int]:
 @pytest.fixture
 def port(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     """Where an application listens that reads a body to its end."""
-    monkeypatch.setattr(http_connection, "REQUEST_WITHIN_S", PATIENCE_S)
+    monkeypatch.setattr(connection, "REQUEST_WITHIN_S", PATIENCE_S)
 
     async def app(_scope: Any, receive: Any, send: Any) -> None:
         while (await receive()).get("more_body"):

@@ -11,19 +11,19 @@ from typing import Any
 
 import httpx
 import pytest
-from patience import DEADLINE_S
-from pipeline import Pipeline, created, eventually
-from served import ANNA, APP, Served, bearer
-from stored import body, dead_letters
+from support.oracle.stored import body, dead_letters
+from support.processes.patience import DEADLINE_S
+from support.processes.pipeline import Pipeline, created, eventually
+from support.processes.served import ANNA, APP, Served, bearer
 
-from events.message import BATCH_TYPE, EVENT_TYPE
-from events.registry import BUNDLED_APPS
-from workers.access import ATTEMPTS_MAX
-from workers.event_intake import CONFIRMED_WITHIN_S
-from workers.http_binding import BODY_BYTES_MAX
+from caselog.events.model.message import BATCH_TYPE, EVENT_TYPE
+from caselog.events.model.registry import BUNDLED_APPS
+from caselog.workers.access.refusals import ATTEMPTS_MAX
+from caselog.workers.web.cloudevents import BODY_BYTES_MAX
+from caselog.workers.web.intake import CONFIRMED_WITHIN_S
 
 SHELF = """
-from events import BaseEvent, event_registry
+from caselog.events import BaseEvent, event_registry
 
 
 class Shelve(BaseEvent):

@@ -7,9 +7,9 @@ from contextlib import contextmanager
 
 import psycopg
 import pytest
-from pipeline import Pipeline, created, event, eventually
-from served import ANNA, Served, bearer
-from stored import count, dead_letters
+from support.oracle.stored import count, dead_letters
+from support.processes.pipeline import Pipeline, created, event, eventually
+from support.processes.served import ANNA, Served, bearer
 
 SECRET = "her-secret"
 PAGE = {"accept": "text/html"}

@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from pipeline import Pipeline, eventually
-from served import Served, bearer
+from support.processes.pipeline import Pipeline, eventually
+from support.processes.served import Served, bearer
 
-TESTS = Path(__file__).parents[1]
+TESTS = Path(__file__).parents[2]
 BOTH = "both-both-both-both-both"
 
 
@@ -45,11 +45,15 @@ def schemathesis(served: Served, directory: Path, *arguments: str) -> None:
     ended = subprocess.run(
         [
             Path(sys.executable).with_name("schemathesis"),
-            *("--config-file", TESTS / "schemathesis.toml", "--no-color"),
+            *("--config-file", TESTS / "support" / "processes" / "schemathesis.toml", "--no-color"),
             *("run", str(document(served, directory)), "--url", served.url),
             *("--continue-on-failure", "--no-shrink", *arguments),
         ],
-        env={**os.environ, "SCHEMATHESIS_HOOKS": "schemathesis_hooks", "PYTHONPATH": f"{TESTS}:{TESTS.parent}"},
+        env={
+            **os.environ,
+            "SCHEMATHESIS_HOOKS": "support.processes.schemathesis_hooks",
+            "PYTHONPATH": f"{TESTS}:{TESTS.parent}",
+        },
         cwd=directory,
         capture_output=True,
         text=True,

@@ -6,9 +6,9 @@ import threading
 from typing import BinaryIO
 
 import pytest
-from patience import DEADLINE_S
+from support.processes.patience import DEADLINE_S
 
-from workers.answer import CHUNK_BYTES, Answer
+from caselog.workers.web.streamed_body import CHUNK_BYTES, Answer
 
 ROW = b"x" * 999 + b"\n"
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from events.phrases import count_of, sentence
-from workers.commands.letters import (
+from caselog.events.phrases import count_of, sentence
+from caselog.workers.commands.deadletters.options import (
     LISTED,
     Case,
     Code,
@@ -34,13 +34,13 @@ from workers.commands.letters import (
     require_all,
     wanted_letters,
 )
-from workers.output import write_json
+from caselog.workers.rows.output import write_json
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-    from schema.mending import Filter
-    from workers.mending import Report
+    from caselog.schema.operations.dead_letter_queries import Filter
+    from caselog.workers.deadletters.requeue import Report
 
 WHAT: Final = "dead letter"
 
@@ -70,9 +70,9 @@ def dead_list(
     json: Json = False,
 ) -> None:
     """List dead letters, oldest first; or their faults, the one with the most letters first."""
-    from schema import mending
-    from workers.commands.database import reading
-    from workers.settings import load_settings
+    from caselog.schema.operations import dead_letter_queries
+    from caselog.workers.commands.database import reading
+    from caselog.workers.settings import load_settings
 
     wanted = wanted_letters(
         load_settings(),
@@ -89,11 +89,13 @@ def dead_list(
     )
     with reading() as db:
         if group:
-            faults: Sequence[Any] = mending.groups(db, wanted, limit=limit)
-            print_letters(mending.Group.__struct_fields__, faults, json=json)
+            faults: Sequence[Any] = dead_letter_queries.groups(db, wanted, limit=limit)
+            print_letters(dead_letter_queries.Group.__struct_fields__, faults, json=json)
         else:
             print_letters(
-                (*LISTED[:-1], "fault", "message") if json else LISTED, mending.find(db, wanted, limit=limit), json=json
+                (*LISTED[:-1], "fault", "message") if json else LISTED,
+                dead_letter_queries.find(db, wanted, limit=limit),
+                json=json,
             )
 
 
@@ -111,10 +113,10 @@ def dead_show(
 
     Where one of the ids does not exist, none is shown (exit 1).
     """
-    from schema.mending import Filter, find
-    from workers.commands.database import reading, writing
-    from workers.masking import masked
-    from workers.mending import reveal as revealed
+    from caselog.schema.operations.dead_letter_queries import Filter, find
+    from caselog.workers.commands.database import reading, writing
+    from caselog.workers.deadletters.masking import masked
+    from caselog.workers.deadletters.requeue import reveal as revealed
 
     if reveal:
         with writing() as (settings, engine):
@@ -152,10 +154,10 @@ def dead_requeue(
     Asks first where a filter or --all chooses; where that matches nothing, nothing is done (exit 0). An id that does
     not exist is refused, and the others with it (exit 1). Needs the database alone: no recorder has to run.
     """
-    from schema.mending import Filter
-    from workers.commands.database import writing
-    from workers.mending import requeue
-    from workers.progress import counting
+    from caselog.schema.operations.dead_letter_queries import Filter
+    from caselog.workers.commands.database import writing
+    from caselog.workers.deadletters.requeue import requeue
+    from caselog.workers.terminal.progress import counting
 
     with writing() as (settings, engine):
         wanted = wanted_letters(
@@ -208,9 +210,9 @@ def dead_discard(
     Where a filter or --all matches nothing, nothing is done (exit 0). An id that does not exist is refused, and the
     others with it (exit 1). Exit 1 also where somebody else requeued or discarded some meanwhile.
     """
-    from workers.commands.database import writing
-    from workers.mending import discard
-    from workers.progress import counting
+    from caselog.workers.commands.database import writing
+    from caselog.workers.deadletters.requeue import discard
+    from caselog.workers.terminal.progress import counting
 
     with writing() as (settings, engine):
         wanted = wanted_letters(
@@ -247,7 +249,7 @@ def dead_discard(
 
 def _chosen(engine: Engine, wanted: Filter, *, everything: bool) -> dict[int, int]:
     """What is to be requeued or discarded: ids with their attempts, settled before anybody is asked."""
-    from schema.mending import Filter, select
+    from caselog.schema.operations.dead_letter_queries import Filter, select
 
     if wanted == Filter() and not everything:
         raise typer.BadParameter("say which: ids, a filter such as --reason unknown_code, or --all")
@@ -259,7 +261,7 @@ def _chosen(engine: Engine, wanted: Filter, *, everything: bool) -> dict[int, in
 
 
 def _show_which(engine: Engine, wanted: Filter, many: int, what: str, *, json: bool) -> None:
-    from schema.mending import find
+    from caselog.schema.operations.dead_letter_queries import find
 
     with engine.connect() as db:
         print_letters(LISTED, find(db, wanted), json=json)

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from workers.output import print_event, print_table, write_rows
+from caselog.workers.rows.output import print_event, print_table, write_rows
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-    from schema.mending import Filter
-    from workers.recording import Recording
-    from workers.settings import Settings
+    from caselog.schema.operations.dead_letter_queries import Filter
+    from caselog.workers.recording.batch import Recording
+    from caselog.workers.settings import Settings
 
 Ids = Annotated[list[int] | None, typer.Argument(metavar="ID", help="Ids, from caselog dead list.")]
 Reason = Annotated[str | None, typer.Option(help="Only this reason, such as unknown_code.")]
@@ -57,10 +57,10 @@ def wanted_letters(
     until: str | None,
     text: str | None,
 ) -> Filter:
-    from events.errors import did_you_mean
-    from schema.deadletters import REASONS
-    from schema.mending import Filter
-    from workers.moments import beginning, moment
+    from caselog.events.errors import did_you_mean
+    from caselog.schema.operations.dead_letter_queries import Filter
+    from caselog.schema.recording.dead_letters import REASONS
+    from caselog.workers.rows.timestamps import beginning, moment
 
     if reason is not None and reason not in REASONS:
         raise typer.BadParameter(
@@ -84,7 +84,7 @@ def wanted_letters(
 def require_all(
     ids: Iterable[int], found: Iterable[int | None], *, what: str = "dead letter", see: str = "caselog dead list"
 ) -> None:
-    from events.errors import CaselogError
+    from caselog.events.errors import CaselogError
 
     missing = sorted(set(ids) - set(found))
     if missing:
@@ -126,7 +126,7 @@ def none_matches(what: str) -> str:
 
 
 def confirm(question: str, *, yes: bool) -> None:
-    from events.errors import CaselogError
+    from caselog.events.errors import CaselogError
 
     if yes:
         return
@@ -145,14 +145,14 @@ def confirm(question: str, *, yes: bool) -> None:
 @contextmanager
 def recording_of(settings: Settings, engine: Engine) -> Iterator[Recording]:
     """A road into the log, with every app registered. Raises `RegistrationError`."""
-    from events.registry import autodiscover, event_registry
-    from workers.commands.database import counting_of
-    from workers.folding import Folding, take_interrupts
-    from workers.recording import Recording
-    from workers.roles import make_rules
-    from workers.services import find_database_url
-    from workers.shared import Shared
-    from workers.watcher import watch
+    from caselog.events.model.registry import autodiscover, event_registry
+    from caselog.workers.commands.database import counting_of
+    from caselog.workers.recording.assembly import make_rules
+    from caselog.workers.recording.batch import Recording
+    from caselog.workers.rule_watch.guard import Folding, take_interrupts
+    from caselog.workers.rule_watch.shared_memory import Shared
+    from caselog.workers.rule_watch.watcher import watch
+    from caselog.workers.servers.locate import find_database_url
 
     autodiscover(settings.apps)
     shared = Shared()

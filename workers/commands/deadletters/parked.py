@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from events.phrases import count_of, sentence
-from workers.commands.letters import (
+from caselog.events.phrases import count_of, sentence
+from caselog.workers.commands.deadletters.options import (
     Case,
     DryRun,
     Everything,
@@ -25,14 +25,14 @@ from workers.commands.letters import (
     recording_of,
     require_all,
 )
-from workers.output import write_json
+from caselog.workers.rows.output import write_json
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-    from schema.waiting import Named, ParkedFilter
-    from workers.parked import Retried
-    from workers.settings import Settings
+    from caselog.schema.operations.parked_queries import Named, ParkedFilter
+    from caselog.workers.deadletters.parked import Retried
+    from caselog.workers.settings import Settings
 
 parked = typer.Typer(help="Parked events: those that wait for their case to be created.", no_args_is_help=True)
 
@@ -70,9 +70,9 @@ def parked_list(
 
     Given up means: tried after give_up_at (CASELOG_PARKED_GIVE_UP_S) it becomes a dead letter unknown_case.
     """
-    from schema.waiting import CaseWaited, ParkedFilter, by_case, find
-    from workers.commands.database import reading
-    from workers.settings import load_settings
+    from caselog.schema.operations.parked_queries import CaseWaited, ParkedFilter, by_case, find
+    from caselog.workers.commands.database import reading
+    from caselog.workers.settings import load_settings
 
     settings = load_settings()
     wanted = _wanted(settings, None, case=case, key=key, source=source, since=since, until=until)
@@ -98,11 +98,11 @@ def parked_show(
     json: Json = False,
 ) -> None:
     """Show parked events, their notes and other personal data masked. Where an id does not exist, none (exit 1)."""
-    from schema.waiting import ParkedFilter, find
-    from workers.commands.database import reading, writing
-    from workers.masking import masked
-    from workers.parked import reveal as revealed
-    from workers.settings import load_settings
+    from caselog.schema.operations.parked_queries import ParkedFilter, find
+    from caselog.workers.commands.database import reading, writing
+    from caselog.workers.deadletters.masking import masked
+    from caselog.workers.deadletters.parked import reveal as revealed
+    from caselog.workers.settings import load_settings
 
     if reveal:
         with writing() as (settings, engine):
@@ -139,10 +139,10 @@ def parked_retry(
     not exist is refused, and the others with it (exit 1). Needs the database alone: no worker has to run. While
     recording is paused nothing is tried.
     """
-    from schema.waiting import ParkedFilter
-    from workers.commands.database import writing
-    from workers.parked import retry
-    from workers.progress import counting
+    from caselog.schema.operations.parked_queries import ParkedFilter
+    from caselog.workers.commands.database import writing
+    from caselog.workers.deadletters.parked import retry
+    from caselog.workers.terminal.progress import counting
 
     with writing() as (settings, engine):
         wanted = _wanted(settings, event_ids, case=case, key=key, source=source, since=since, until=until)
@@ -179,9 +179,9 @@ def parked_discard(
     Where a filter or --all matches nothing, nothing is done (exit 0). An id that does not exist is refused, and the
     others with it (exit 1). Exit 1 also where some were recorded, tried or discarded by somebody else meanwhile.
     """
-    from workers.commands.database import writing
-    from workers.parked import discard
-    from workers.progress import counting
+    from caselog.workers.commands.database import writing
+    from caselog.workers.deadletters.parked import discard
+    from caselog.workers.terminal.progress import counting
 
     with writing() as (settings, engine):
         wanted = _wanted(settings, event_ids, case=case, key=key, source=source, since=since, until=until)
@@ -214,8 +214,8 @@ def _wanted(
     since: str | None,
     until: str | None,
 ) -> ParkedFilter:
-    from schema.waiting import ParkedFilter
-    from workers.moments import beginning, moment
+    from caselog.schema.operations.parked_queries import ParkedFilter
+    from caselog.workers.rows.timestamps import beginning, moment
 
     return ParkedFilter(
         ids=tuple(ids) if ids else None,
@@ -229,7 +229,7 @@ def _wanted(
 
 def _chosen(engine: Engine, wanted: ParkedFilter, *, everything: bool) -> list[Named]:
     """What is to be tried or discarded, settled before anybody is asked."""
-    from schema.waiting import ParkedFilter, select
+    from caselog.schema.operations.parked_queries import ParkedFilter, select
 
     if wanted == ParkedFilter() and not everything:
         raise typer.BadParameter("say which: ids, a filter such as --case AB-1234-5678, or --all")
@@ -245,7 +245,7 @@ def _require_all(ids: Sequence[int], found: Sequence[int]) -> None:
 
 
 def _show_which(settings: Settings, engine: Engine, wanted: ParkedFilter, many: int, what: str, *, json: bool) -> None:
-    from schema.waiting import find
+    from caselog.schema.operations.parked_queries import find
 
     with engine.connect() as db:
         print_letters(LISTED, find(db, wanted, give_up_s=settings.parked_give_up_s), json=json)

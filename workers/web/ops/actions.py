@@ -15,22 +15,22 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath
 from sqlalchemy import Engine
 
-from events.errors import CaselogError
-from events.phrases import sentence
-from schema import pausing
-from schema.connection import limit_statements
-from workers import ops_openapi as described
-from workers.access import AnyRequest, Refusal
-from workers.admission import Admission
-from workers.callers import Need, caller_of
-from workers.health import STATEMENT_TIMEOUT_MS
-from workers.masking import without_messages
-from workers.mending import Report
-from workers.mending_desk import Changed, MendingDesk
-from workers.ops_openapi import PARKED_VERBS, VERBS, WHY_CHARACTERS_MAX
-from workers.ops_pages import as_text
-from workers.ops_rendering import OpsRenderer, Page, done, is_program
-from workers.parked import Paused
+from caselog.events.errors import CaselogError
+from caselog.events.phrases import sentence
+from caselog.schema.operations import pause as pausing
+from caselog.schema.sessions.connection import limit_statements
+from caselog.workers.access.admission import Admission
+from caselog.workers.access.callers import Need, caller_of
+from caselog.workers.access.refusals import AnyRequest, Refusal
+from caselog.workers.deadletters.masking import without_messages
+from caselog.workers.deadletters.parked import Paused
+from caselog.workers.deadletters.requeue import Report
+from caselog.workers.health.checks import STATEMENT_TIMEOUT_MS
+from caselog.workers.web.ops import openapi as described
+from caselog.workers.web.ops.openapi import PARKED_VERBS, VERBS, WHY_CHARACTERS_MAX
+from caselog.workers.web.ops.pages import as_text
+from caselog.workers.web.ops.selection import Changed, MendingDesk
+from caselog.workers.web.rendering import Page, PageRenderer, done, is_program
 
 FORM_BYTES_MAX: Final = 16 * 1024
 _DISCARD_NEEDS: Final = "to discard needs a reason, which the audit keeps: why"
@@ -42,7 +42,7 @@ Form: TypeAlias = dict[str, str]
 class OpsActions:
     """The routes that change something."""
 
-    def __init__(self, engine: Engine, desk: MendingDesk, renderer: OpsRenderer, admission: Admission) -> None:
+    def __init__(self, engine: Engine, desk: MendingDesk, renderer: PageRenderer, admission: Admission) -> None:
         self._engine = engine
         self._desk = desk
         self._renderer = renderer

@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Final
+from functools import partial
+from typing import Any, Final
 
 import redis
 from litestar.handlers import HTTPRouteHandler
 
-from schema.connection import make_engine
-from workers.admission import Admission
-from workers.health import Health
-from workers.mending_desk import MendingDesk
-from workers.ops_actions import OpsActions
-from workers.ops_pages import OpsPages
-from workers.ops_rendering import OpsRenderer
-from workers.ops_view import OpsView
-from workers.queues import queue_view
-from workers.roles import make_recording
-from workers.sampling import Sampler
-from workers.services import Services
-from workers.settings import Settings
+from caselog.schema.sessions.connection import make_engine
+from caselog.workers.access.admission import Admission
+from caselog.workers.health.checks import Health
+from caselog.workers.health.queues import queue_view
+from caselog.workers.health.sampler import Sampler
+from caselog.workers.recording.assembly import make_recording
+from caselog.workers.servers.locate import Services
+from caselog.workers.settings import Settings
+from caselog.workers.web.ops import sparkline, wording
+from caselog.workers.web.ops.actions import OpsActions
+from caselog.workers.web.ops.overview import OpsView
+from caselog.workers.web.ops.pages import OpsPages
+from caselog.workers.web.ops.selection import MendingDesk
+from caselog.workers.web.rendering import PageRenderer
 
 # One look, one requeue with its reading, and what people do beside that.
 DATABASE_CONNECTIONS: Final = 4
@@ -48,7 +50,7 @@ def ops_page(
         thread.start()
         give_up_s = settings.parked_give_up_s
         desk = MendingDesk(engine, lambda: make_recording(settings, services, fence=health.fence), give_up_s=give_up_s)
-        renderer = OpsRenderer(settings)
+        renderer = PageRenderer(settings, _filters(settings))
         try:
             yield [
                 *OpsPages(
@@ -61,3 +63,17 @@ def ops_page(
             thread.join(1)
             desk.close()
             engine.dispose()
+
+
+def _filters(settings: Settings) -> Mapping[str, Callable[..., Any]]:
+    """What the ops pages' templates write with."""
+    return {
+        "duration": wording.duration,
+        "amount": wording.amount,
+        "moment": partial(wording.moment, zone=settings.zone),
+        "short": wording.short,
+        "depth": wording.depth,
+        "parked_events": wording.parked_events,
+        "detail": wording.detail,
+        "sparkline": sparkline.draw,
+    }

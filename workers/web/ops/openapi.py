@@ -6,7 +6,7 @@ from typing import Final
 
 from litestar.openapi.spec import OpenAPIType, Operation, Parameter, Schema
 
-from workers.openapi import (
+from caselog.workers.web.openapi import (
     BEARER,
     MOMENT,
     NUMBER,

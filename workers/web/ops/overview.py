@@ -13,20 +13,22 @@ import redis
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from events.broker import EVENTS_QUEUE
-from schema import audit, deadletters, mending, parking, pausing, waiting
-from schema.audit import AuditEntry
-from schema.connection import limit_statements
-from schema.mending import Filter, Group
-from schema.parking import ParkedCount
-from schema.pausing import Pause
-from schema.reads import ACTION as READ_ACTION
-from schema.waiting import CaseWaited
-from workers.health import ALL, STATEMENT_TIMEOUT_MS, Check, Health
-from workers.heartbeat import Beat, read_beats
-from workers.last_hour import Told
-from workers.rates import QueueLine
-from workers.sampling import Sampler
+from caselog.events.transport.broker import EVENTS_QUEUE
+from caselog.schema.operations import audit, dead_letter_queries, parked_queries
+from caselog.schema.operations import pause as pausing
+from caselog.schema.operations.audit import AuditEntry
+from caselog.schema.operations.dead_letter_queries import Filter, Group
+from caselog.schema.operations.parked_queries import CaseWaited
+from caselog.schema.operations.pause import Pause
+from caselog.schema.operations.reads import ACTION as READ_ACTION
+from caselog.schema.recording import dead_letters, parking
+from caselog.schema.recording.parking import ParkedCount
+from caselog.schema.sessions.connection import limit_statements
+from caselog.workers.health.checks import ALL, STATEMENT_TIMEOUT_MS, Check, Health
+from caselog.workers.health.queue_rates import QueueLine
+from caselog.workers.health.sampler import Sampler
+from caselog.workers.telemetry.heartbeat import Beat, read_beats
+from caselog.workers.telemetry.last_hour import Told
 
 GROUPS_SHOWN: Final = 20
 AUDIT_SHOWN: Final = 20
@@ -120,11 +122,11 @@ def read_stored(db: Connection, *, give_up_s: float) -> Stored:
     """What the page shows of the database."""
     return Stored(
         pause=pausing.find_pause(db),
-        letters=sum(deadletters.count_by_reason(db).values()),
-        groups=mending.groups(db, Filter(), limit=GROUPS_SHOWN),
+        letters=sum(dead_letters.count_by_reason(db).values()),
+        groups=dead_letter_queries.groups(db, Filter(), limit=GROUPS_SHOWN),
         parked=parking.count_parked(db),
-        waited=waiting.by_case(db, give_up_s=give_up_s, limit=GROUPS_SHOWN),
-        waited_cases=waiting.count_cases(db),
+        waited=parked_queries.by_case(db, give_up_s=give_up_s, limit=GROUPS_SHOWN),
+        waited_cases=parked_queries.count_cases(db),
         audit=list(audit.list_audit(db, but=READ_ACTION, limit=AUDIT_SHOWN)),
     )
 

@@ -15,23 +15,23 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath
 from sqlalchemy import Engine
 
-from events.phrases import storable
-from schema import audit
-from schema.audit import AuditEntry
-from schema.connection import limit_statements
-from schema.reads import ACTION as READ_ACTION
-from workers import ops_openapi as described
-from workers.access import AnyRequest, Refusal
-from workers.callers import Need, caller_of
-from workers.health import STATEMENT_TIMEOUT_MS
-from workers.masking import without_searched
-from workers.mending_desk import LETTERS_MAX, Chosen, ChosenParked, MendingDesk
-from workers.openapi import READ
-from workers.ops_openapi import PARKED_VERBS, VERBS
-from workers.ops_rendering import OpsRenderer, Page, is_program
-from workers.ops_view import OpsView, Stored
-from workers.ops_wording import cases_written, detail
-from workers.reads import read_of
+from caselog.events.phrases import storable
+from caselog.schema.operations import audit
+from caselog.schema.operations.audit import AuditEntry
+from caselog.schema.operations.reads import ACTION as READ_ACTION
+from caselog.schema.sessions.connection import limit_statements
+from caselog.workers.access.callers import Need, caller_of
+from caselog.workers.access.reads import read_of
+from caselog.workers.access.refusals import AnyRequest, Refusal
+from caselog.workers.deadletters.masking import without_searched
+from caselog.workers.health.checks import STATEMENT_TIMEOUT_MS
+from caselog.workers.web.openapi import READ
+from caselog.workers.web.ops import openapi as described
+from caselog.workers.web.ops.openapi import PARKED_VERBS, VERBS
+from caselog.workers.web.ops.overview import OpsView, Stored
+from caselog.workers.web.ops.selection import LETTERS_MAX, Chosen, ChosenParked, MendingDesk
+from caselog.workers.web.ops.wording import cases_written, detail
+from caselog.workers.web.rendering import Page, PageRenderer, is_program
 
 AUDIT_PAGE: Final = 100
 
@@ -39,7 +39,7 @@ AUDIT_PAGE: Final = 100
 class OpsPages:
     """The pages that only show, the forms of what may be done among them."""
 
-    def __init__(self, engine: Engine, view: OpsView, desk: MendingDesk, renderer: OpsRenderer) -> None:
+    def __init__(self, engine: Engine, view: OpsView, desk: MendingDesk, renderer: PageRenderer) -> None:
         self._engine = engine
         self._view = view
         self._desk = desk

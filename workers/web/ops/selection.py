@@ -11,17 +11,17 @@ from typing import Final
 import msgspec
 from sqlalchemy import Engine
 
-from events.errors import CaselogError
-from schema import mending, waiting
-from schema.connection import limit_statements
-from schema.deadletters import DeadLetter
-from schema.mending import Filter, Group
-from schema.waiting import CaseWaited, Named, ParkedFilter, Waiting
-from workers import parked
-from workers.health import STATEMENT_TIMEOUT_MS
-from workers.mending import Report, discard, requeue
-from workers.parked import Retried
-from workers.recording import Recording
+from caselog.events.errors import CaselogError
+from caselog.schema.operations import dead_letter_queries, parked_queries
+from caselog.schema.operations.dead_letter_queries import Filter, Group
+from caselog.schema.operations.parked_queries import CaseWaited, Named, ParkedFilter, Waiting
+from caselog.schema.recording.dead_letters import DeadLetter
+from caselog.schema.sessions.connection import limit_statements
+from caselog.workers.deadletters import parked
+from caselog.workers.deadletters.parked import Retried
+from caselog.workers.deadletters.requeue import Report, discard, requeue
+from caselog.workers.health.checks import STATEMENT_TIMEOUT_MS
+from caselog.workers.recording.batch import Recording
 
 # A request should end in seconds; what is more goes by the command line, or in several rounds.
 LETTERS_MAX: Final = 2000
@@ -91,13 +91,15 @@ class MendingDesk:
         wanted = Filter(fault=fault)
         with self._engine.connect() as db:
             limit_statements(db, STATEMENT_TIMEOUT_MS)
-            selected = {at: tried for at, tried in mending.select(db, wanted).items() if last is None or at <= last}
+            selected = {
+                at: tried for at, tried in dead_letter_queries.select(db, wanted).items() if last is None or at <= last
+            }
             return Chosen(
                 fault=fault,
-                group=next(iter(mending.groups(db, wanted, limit=1)), None),
+                group=next(iter(dead_letter_queries.groups(db, wanted, limit=1)), None),
                 letters=dict(islice(selected.items(), LETTERS_MAX)),
                 total=len(selected),
-                first=list(mending.find(db, wanted, limit=LETTERS_SHOWN)),
+                first=list(dead_letter_queries.find(db, wanted, limit=LETTERS_SHOWN)),
             )
 
     def requeue(self, fault: str, mark: str, *, who: str, why: str | None) -> Report:
@@ -115,13 +117,13 @@ class MendingDesk:
         wanted = ParkedFilter(case=case)
         with self._engine.connect() as db:
             limit_statements(db, STATEMENT_TIMEOUT_MS)
-            selected = [event for event in waiting.select(db, wanted) if last is None or event.id <= last]
+            selected = [event for event in parked_queries.select(db, wanted) if last is None or event.id <= last]
             return ChosenParked(
                 case=case,
-                waited=next(iter(waiting.by_case(db, give_up_s=self._give_up_s, case=case)), None),
+                waited=next(iter(parked_queries.by_case(db, give_up_s=self._give_up_s, case=case)), None),
                 events=selected[:LETTERS_MAX],
                 total=len(selected),
-                first=list(waiting.find(db, wanted, give_up_s=self._give_up_s, limit=LETTERS_SHOWN)),
+                first=list(parked_queries.find(db, wanted, give_up_s=self._give_up_s, limit=LETTERS_SHOWN)),
             )
 
     def retry_parked(self, case: str, mark: str, *, who: str, why: str | None) -> Retried:

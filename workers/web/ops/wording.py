@@ -9,10 +9,10 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
-from events.phrases import count_of
-from schema.parking import ParkedCount
-from workers.output import rfc3339
-from workers.rates import QueueLine
+from caselog.events.phrases import count_of
+from caselog.schema.recording.parking import ParkedCount
+from caselog.workers.health.queue_rates import QueueLine
+from caselog.workers.rows.output import rfc3339
 
 UNKNOWN: Final = "\N{EN DASH}"
 LONG: Final = 300

@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from schema.reports.reading import PERIODS, By
+from caselog.schema.reports.reading import PERIODS, By
 
 WIDTH: Final = 760
 HEIGHT: Final = 220

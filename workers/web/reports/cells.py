@@ -10,12 +10,11 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
-from schema.reports.declaring import Column
-from workers.formats import number
-from workers.output import rfc3339
+from caselog.schema.reports.terms.columns import Column
+from caselog.workers.rows.output import rfc3339
+from caselog.workers.rows.text import visible
+from caselog.workers.rows.values import number
 
-# Names are words of our own declarations; these are no words.
-_ABBREVIATIONS: Final = {"sla": "SLA"}
 LONG: Final = 40
 _OFFSET: Final = len("2026-11-23 10:15:00")
 
@@ -56,14 +55,3 @@ def _written(value: Any) -> str:
     if isinstance(value, int | float):
         return f"{value:,}" if isinstance(value, int) else f"{value:,.2f}"
     return visible(str(value))
-
-
-def label(name: str) -> str:
-    """A column's or a report's name for people: `missed_sla_1` is Missed SLA 1."""
-    words = " ".join(_ABBREVIATIONS.get(word, word) for word in name.split("_"))
-    return words[:1].upper() + words[1:]
-
-
-def visible(text: str) -> str:
-    """Characters that are not printed, or that turn the line around, as their escapes."""
-    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)

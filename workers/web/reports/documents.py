@@ -11,14 +11,15 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from events.errors import CaselogError
-from schema.connection import limit_statements
-from schema.outdated import Withheld
-from schema.reports.declaring import Column, Report
-from schema.reports.reading import Reading, filters, periods, read_rows, read_totals
-from workers.answer import Answer
-from workers.formats import json_objects, write
-from workers.output import rfc3339
+from caselog.events.errors import CaselogError
+from caselog.schema.recording.outdated import Withheld
+from caselog.schema.reports.reading import Reading, filters, periods, read_rows, read_totals
+from caselog.schema.reports.terms.columns import Column
+from caselog.schema.reports.terms.report import Report
+from caselog.schema.sessions.connection import limit_statements
+from caselog.workers.rows.formats import json_objects, write
+from caselog.workers.rows.output import rfc3339
+from caselog.workers.web.streamed_body import Answer
 
 STATEMENT_TIMEOUT_MS: Final = 30_000
 _CANCELLED: Final = "57014"

@@ -14,16 +14,27 @@ from litestar.params import FromPath
 from litestar.response import Redirect, Stream
 from sqlalchemy import Engine
 
-from events.errors import CaselogError, did_you_mean
-from schema.reports.choices import read_choices
-from schema.reports.declaring import REFERENCE, Column, Report
-from schema.reports.finding import REPORTS, UnknownReport
-from schema.reports.reading import BadRequest, By, Reading, filters, periods, read_rows, read_series, read_totals
-from workers.asking import DAY, Question, question
-from workers.callers import Caller, Need, caller_of
-from workers.cells import Cell, cells, label
-from workers.chart import Chart, draw, spoken, step
-from workers.openapi import (
+from caselog.events.errors import CaselogError, did_you_mean
+from caselog.schema.reports.catalogue import REPORTS, UnknownReport
+from caselog.schema.reports.choices import read_choices
+from caselog.schema.reports.reading import (
+    BadRequest,
+    By,
+    Reading,
+    filters,
+    periods,
+    read_rows,
+    read_series,
+    read_totals,
+)
+from caselog.schema.reports.terms.columns import REFERENCE, Column
+from caselog.schema.reports.terms.report import Report
+from caselog.workers.access.callers import Caller, Need, caller_of
+from caselog.workers.access.reads import Read, read_of
+from caselog.workers.policy.tokens import TokenRole
+from caselog.workers.rows.text import label
+from caselog.workers.settings import Settings
+from caselog.workers.web.openapi import (
     FORMS,
     READ,
     REPORT_ANSWERS,
@@ -32,11 +43,11 @@ from workers.openapi import (
     REPORT_PARAMETERS,
     operation,
 )
-from workers.reads import Read, read_of
-from workers.rendering import about, make_environment, root_of
-from workers.report_answers import NoAnswer, asking, described, written_answer
-from workers.settings import Settings
-from workers.tokens import TokenRole
+from caselog.workers.web.reports.bar_chart import Chart, draw, spoken, step
+from caselog.workers.web.reports.cells import Cell, cells
+from caselog.workers.web.reports.documents import NoAnswer, asking, described, written_answer
+from caselog.workers.web.reports.query import DAY, Question, question
+from caselog.workers.web.templating import about, make_environment, root_of
 
 MOST_ROWS: Final = 500
 

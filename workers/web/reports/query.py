@@ -12,11 +12,11 @@ from zoneinfo import ZoneInfo
 import msgspec
 import typer
 
-from events.errors import did_you_mean
-from schema.reports.declaring import Report
-from schema.reports.finding import REPORTS
-from schema.reports.reading import PERIODS, BadRequest, Reading, check_period, filters, periods
-from workers.moments import moment
+from caselog.events.errors import did_you_mean
+from caselog.schema.reports.catalogue import REPORTS
+from caselog.schema.reports.reading import PERIODS, BadRequest, Reading, check_period, filters, periods
+from caselog.schema.reports.terms.report import Report
+from caselog.workers.rows.timestamps import moment
 
 DEFAULT_DAYS: Final = 30
 DAY: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")

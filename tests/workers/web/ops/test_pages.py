@@ -8,19 +8,21 @@ import threading
 from typing import Any
 
 import pytest
-from pipeline import Pipeline, event, eventually
-from pipeline import created as creation
-from served import ANNA, APP, Served, bearer
 from sqlalchemy import Engine
+from support.processes.pipeline import Pipeline, event, eventually
+from support.processes.pipeline import created as creation
+from support.processes.served import ANNA, APP, Served, bearer
 
-from schema import audit, deadletters, mending, parking, pausing, waiting
-from schema.connection import make_engine
-from schema.deadletters import DeadLetter
-from schema.mending import Filter
-from schema.parking import Parked
-from schema.waiting import ParkedFilter
-from workers.access import ATTEMPTS_MAX
-from workers.session import COOKIE
+from caselog.schema.operations import audit, dead_letter_queries, parked_queries
+from caselog.schema.operations import pause as pausing
+from caselog.schema.operations.dead_letter_queries import Filter
+from caselog.schema.operations.parked_queries import ParkedFilter
+from caselog.schema.recording import dead_letters, parking
+from caselog.schema.recording.dead_letters import DeadLetter
+from caselog.schema.recording.parking import Parked
+from caselog.schema.sessions.connection import make_engine
+from caselog.workers.access.refusals import ATTEMPTS_MAX
+from caselog.workers.access.sessions import COOKIE
 
 PAGE = {"accept": "text/html"}
 
@@ -53,8 +55,8 @@ def set_aside(engine: Engine, *cases: str) -> str:
         for case in cases
     ]
     with engine.begin() as db:
-        deadletters.set_aside(db, letters)
-        (group,) = mending.groups(db, Filter())
+        dead_letters.set_aside(db, letters)
+        (group,) = dead_letter_queries.groups(db, Filter())
     return group.fault
 
 
@@ -167,8 +169,8 @@ def test_without_an_operators_token_nothing_changes_and_it_is_logged(served: Ser
     assert entries(engine) == []
     with engine.connect() as db:
         assert pausing.find_pause(db) is None
-        assert len(mending.select(db, Filter())) == 1
-        assert len(waiting.select(db, ParkedFilter())) == 1
+        assert len(dead_letter_queries.select(db, Filter())) == 1
+        assert len(parked_queries.select(db, ParkedFilter())) == 1
     assert served.worker.said().count('"a request was refused"') == 5
 
 

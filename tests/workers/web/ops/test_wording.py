@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from schema.parking import ParkedCount
-from workers.ops_wording import depth, parked_events
-from workers.rates import QueueLine
+from caselog.schema.recording.parking import ParkedCount
+from caselog.workers.health.queue_rates import QueueLine
+from caselog.workers.web.ops.wording import depth, parked_events
 
 
 def queue(ready: int, unacked: int | None = 0, oldest_age_s: float | None = None) -> QueueLine:

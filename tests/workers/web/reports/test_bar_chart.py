@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schema.reports.reading import PERIODS, By
-from workers.chart import MOST_BARS, Chart, draw, step
+from caselog.schema.reports.reading import PERIODS, By
+from caselog.workers.web.reports.bar_chart import MOST_BARS, Chart, draw, step
 
 MONDAY = date(2026, 6, 1)
 DAYS = st.dates(date(2000, 1, 1), date(2040, 12, 31))

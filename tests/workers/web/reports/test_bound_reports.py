@@ -10,16 +10,16 @@ from typing import Any, Final
 import httpx
 import pytest
 from litestar.testing import TestClient
-from recorded import recorded
-from served import bearer
+from support.processes.recorded import recorded
+from support.processes.served import bearer
 
-from schema.connection import make_engine
-from schema.reports.finding import REPORTS
-from workers.pages import make_app
-from workers.reads import ReadLog
-from workers.report_pages import ReportPages
-from workers.settings import Settings
-from workers.simulate import simulate
+from caselog.schema.reports.catalogue import REPORTS
+from caselog.schema.sessions.connection import make_engine
+from caselog.workers.access.reads import ReadLog
+from caselog.workers.producers.simulation import simulate
+from caselog.workers.settings import Settings
+from caselog.workers.web.app import make_app
+from caselog.workers.web.reports.pages import ReportPages
 
 ALL: Final = "everybody-everybody-everybody"
 ONE: Final = "provider-provider-provider"

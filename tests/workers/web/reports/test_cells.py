@@ -9,7 +9,8 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from workers.cells import cell, label, visible
+from caselog.workers.rows.text import label, visible
+from caselog.workers.web.reports.cells import cell
 
 LONDON = ZoneInfo("Europe/London")
 

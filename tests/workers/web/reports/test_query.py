@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schema.reports.finding import REPORTS, get_report
-from schema.reports.reading import BadRequest, Reading, periods
-from workers.asking import Question, question
+from caselog.schema.reports.catalogue import REPORTS, get_report
+from caselog.schema.reports.reading import BadRequest, Reading, periods
+from caselog.workers.web.reports.query import Question, question
 
 LONDON = ZoneInfo("Europe/London")
 # In London it is the 2nd already.

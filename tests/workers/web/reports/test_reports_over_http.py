@@ -16,20 +16,20 @@ import psycopg
 import pytest
 from litestar import Litestar
 from litestar.testing import TestClient
-from patience import DEADLINE_S
-from pipeline import created, event
-from recorded import printed, recorded
 from sqlalchemy import Engine
+from support.processes.patience import DEADLINE_S
+from support.processes.pipeline import created, event
+from support.processes.recorded import printed, recorded
 
-from schema.connection import make_engine
-from schema.reports.finding import REPORTS, get_report
-from schema.reports.reading import Reading
-from workers import report_answers
-from workers.pages import make_app
-from workers.report_answers import NoAnswer, asking, written_answer
-from workers.report_pages import ReportPages
-from workers.settings import Settings
-from workers.simulate import simulate
+from caselog.schema.reports.catalogue import REPORTS, get_report
+from caselog.schema.reports.reading import Reading
+from caselog.schema.sessions.connection import make_engine
+from caselog.workers.producers.simulation import simulate
+from caselog.workers.settings import Settings
+from caselog.workers.web.app import make_app
+from caselog.workers.web.reports import documents
+from caselog.workers.web.reports.documents import NoAnswer, asking, written_answer
+from caselog.workers.web.reports.pages import ReportPages
 
 HOSTILE = "</td><script>alert(1)</script>\x1b[31m\u202e&amp;\"'"
 FORMULA = '=HYPERLINK("http://x.example","x")'
@@ -187,7 +187,7 @@ def test_the_page_shows_so_many_rows_and_says_where_all_of_them_are(get: Get, mo
     whole = get(f"/reports/outcomes?{PERIOD}").text
     rows = whole.count("<tr>") - 2
     assert f"{rows} rows." in whole
-    monkeypatch.setattr("workers.report_pages.MOST_ROWS", 10)
+    monkeypatch.setattr("caselog.workers.web.reports.pages.MOST_ROWS", 10)
     page = get(f"/reports/outcomes?{PERIOD}").text
     assert page.count("<tr>") == 10 + 2
     assert "The first 10 rows." in page
@@ -218,7 +218,7 @@ def test_a_database_without_tables_is_503_and_says_what_to_run(empty_database_ur
 
 def test_a_report_that_takes_too_long_is_cancelled(told: str, get: Get, monkeypatch: pytest.MonkeyPatch) -> None:
     """Here it waits for a lock. The page, JSON and CSV say the same, and none is an answer cut short."""
-    monkeypatch.setattr(report_answers, "STATEMENT_TIMEOUT_MS", 50)
+    monkeypatch.setattr(documents, "STATEMENT_TIMEOUT_MS", 50)
     with psycopg.connect(told) as db:
         db.execute("lock table report_sum in access exclusive mode")
         for form in ("html", "json", "csv"):

@@ -1,7 +1,7 @@
 """An independent reading of the help desk's log: what must be in the database after its replay.
 
 It uses nothing of caselog: the file is read with regular expressions, and the rules are written down again from
-docs/rules.md. Run it on a log to see the figures: python tests/system/helpdesk_oracle.py helpdesk.xes.gz
+docs/rules.md. Run it on a log to see the figures: python tests/support/oracle/helpdesk_oracle.py helpdesk.xes.gz
 """
 
 from __future__ import annotations

@@ -6,8 +6,8 @@ from typing import Any
 
 import msgspec
 
-from events.codes import Code
-from events.state import Log
+from caselog.events.model.codes import Code
+from caselog.events.model.state import Log
 
 
 class Condition(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,9 +1,8 @@
-"""The ops pages' templates, and how a request is answered with one: for people a page, for programs JSON."""
+"""How a request is answered with a page: for people from a template, for programs JSON."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Any, Final, TypeAlias
 
@@ -14,13 +13,12 @@ from litestar.exceptions import HTTPException
 from litestar.response import Redirect
 from sqlalchemy.exc import SQLAlchemyError
 
-from workers import ops_wording, sparkline
-from workers.access import AnyRequest, Attempts, Refusal, address, is_told, where
-from workers.logs import get_logger
-from workers.rendering import about, make_environment, root_of
-from workers.settings import Settings
-from workers.tokens import TokenRole
-from workers.transactions import is_other_schema
+from caselog.workers.access.refusals import AnyRequest, Attempts, Refusal, address, is_told, where
+from caselog.workers.policy.tokens import TokenRole
+from caselog.workers.process.logs import get_logger
+from caselog.workers.servers.database_errors import is_other_schema
+from caselog.workers.settings import Settings
+from caselog.workers.web.templating import about, make_environment, root_of
 
 OTHER: Final = "The database's tables are not those of this version: see the check database for what to do."
 AWAY: Final = "The database does not answer, so nothing is known of it: try again, or see the check database."
@@ -28,25 +26,16 @@ AWAY: Final = "The database does not answer, so nothing is known of it: try agai
 Page: TypeAlias = Response[Any] | Redirect
 
 
-class OpsRenderer:
-    """Renders the ops pages of one installation."""
+class PageRenderer:
+    """Renders the pages of one installation; `filters` are what its templates have beside those of all pages."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, filters: Mapping[str, Callable[..., Any]] | None = None) -> None:
         self._can_sign_in = settings.tokens.include(TokenRole.READER)
         self._is_open = settings.is_reading_open
         self._zone = settings.zone
         self._away = Attempts()
         self._templates = make_environment()
-        self._templates.filters |= {
-            "duration": ops_wording.duration,
-            "amount": ops_wording.amount,
-            "moment": partial(ops_wording.moment, zone=settings.zone),
-            "short": ops_wording.short,
-            "depth": ops_wording.depth,
-            "parked_events": ops_wording.parked_events,
-            "detail": ops_wording.detail,
-            "sparkline": sparkline.draw,
-        }
+        self._templates.filters |= filters or {}
 
     def page(
         self, request: AnyRequest, template: str, status: HTTPStatus = HTTPStatus.OK, **context: Any

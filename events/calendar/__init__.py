@@ -1,0 +1,1 @@
+"""Working time: opening hours, bank holidays, and the minutes that count."""

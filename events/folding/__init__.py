@@ -1,0 +1,1 @@
+"""The rules, pure: states and events in, a plan out."""

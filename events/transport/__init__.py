@@ -1,0 +1,1 @@
+"""To the broker and from it."""

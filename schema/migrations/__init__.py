@@ -1,0 +1,1 @@
+"""Versions of the schema, and the way from one to the next."""

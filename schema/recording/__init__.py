@@ -1,0 +1,1 @@
+"""The statements of a batch, and what they leave for the next one."""

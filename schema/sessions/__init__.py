@@ -1,0 +1,1 @@
+"""Which PostgreSQL answers, how it is reached, and when a session is left."""

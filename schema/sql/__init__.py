@@ -1,0 +1,1 @@
+"""How caselog speaks to PostgreSQL: its tables, and statements for whole batches."""

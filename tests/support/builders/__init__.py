@@ -1,0 +1,1 @@
+"""Events for tests: generated, told in short, and worked out by hand."""

@@ -1,0 +1,1 @@
+"""Whole processes for tests, and how long to wait for them."""

@@ -1,0 +1,1 @@
+"""Who asks over HTTP, whether that is allowed, and what is kept of it."""

@@ -1,0 +1,1 @@
+"""Whether all that was stored is still there after a failover or a restore."""

@@ -1,0 +1,1 @@
+"""Dead letters and parked events: looked at, tried again, discarded."""

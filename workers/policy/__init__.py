@@ -1,0 +1,1 @@
+"""Who may ask over HTTP, as the settings write it: tokens, host names, a trusted proxy."""

@@ -1,0 +1,1 @@
+"""What any process needs: log lines, signals, retries, named crash points."""

@@ -1,0 +1,1 @@
+"""What feeds the queue of events, and waits for it."""

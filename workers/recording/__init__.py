@@ -1,0 +1,1 @@
+"""One batch, from messages to commit and ack."""

@@ -1,0 +1,1 @@
+"""Processes put together from what the other folders hold."""

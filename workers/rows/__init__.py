@@ -1,0 +1,1 @@
+"""Values and rows as bytes and text: for a terminal, a program, a file."""

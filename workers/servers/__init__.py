@@ -1,0 +1,1 @@
+"""Where PostgreSQL, the broker and Redis are, embedded or given."""

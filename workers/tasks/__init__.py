@@ -1,0 +1,1 @@
+"""The jobs after recording, run by dramatiq."""

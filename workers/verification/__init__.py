@@ -1,0 +1,1 @@
+"""The log folded again, and held against what is stored."""
