@@ -23,7 +23,7 @@ from caselog.workers.recording.assembly import make_rules
 from caselog.workers.servers.locate import Services, find_services
 from caselog.workers.servers.redis_client import make_redis
 from caselog.workers.settings import load_settings
-from caselog.workers.tasks.actors import make_broker
+from caselog.workers.tasks.wakeup import make_broker
 
 QUEUE = "bench"
 THREADS = 8

@@ -35,7 +35,7 @@ from caselog.workers.recording import outcome as recorded_module
 from caselog.workers.recording.assembly import make_rules
 from caselog.workers.recording.batch import Recording
 from caselog.workers.recording.outcome import Recorded, tally_batch
-from caselog.workers.roles.processes import flushing
+from caselog.workers.roles.self_report import flushing
 from caselog.workers.servers.embedded import EmbeddedServers, EmbeddedUrls, uninstall
 from caselog.workers.servers.locate import Services
 from caselog.workers.settings import load_settings

@@ -44,7 +44,7 @@ from caselog.workers.roles.up import caselog_program
 from caselog.workers.servers.locate import Services
 from caselog.workers.servers.redis_client import make_redis
 from caselog.workers.settings import load_settings
-from caselog.workers.tasks.actors import NAMESPACE
+from caselog.workers.tasks.wakeup import NAMESPACE
 from caselog.workers.verification.verify import Verification
 
 BATCH = 100

@@ -13,7 +13,6 @@ from caselog.events.credentials import hide
 from caselog.events.errors import CaselogError
 from caselog.events.phrases import sentence
 from caselog.workers.commands import (
-    audit,
     background_exports,
     case,
     continuity,
@@ -48,7 +47,6 @@ for module in (
     operations,
     dead,
     parked,
-    audit,
     continuity,
     verify,
 ):

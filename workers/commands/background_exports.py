@@ -95,7 +95,7 @@ def exports_delete(
     with writing() as (settings, engine):
         with engine.begin() as db:
             export = background_exports.delete(db, export_id, who=settings.who, why=why)
-        _nudge(settings)
+        _wake_up(settings)
     if json:
         write_json(_facts(export))
     else:
@@ -133,7 +133,7 @@ def ask_for(reading: Reading, *, form: str, to_url: str | None) -> None:
         with engine.begin() as db:
             refuse_outdated(db)
             export = background_exports.request(db, reading, form=form, target=target, who=settings.who)
-        _nudge(settings)
+        _wake_up(settings)
     sys.stdout.write(f"export {export.id} is queued: {_facts(export)['file']}\n")
     sys.stderr.write(f"See how far it is with: caselog exports show {export.id} --wait\n")
 
@@ -187,12 +187,12 @@ def _wait_for(engine: Engine, export_id: int) -> Export:
     return export
 
 
-def _nudge(settings: Settings) -> None:
+def _wake_up(settings: Settings) -> None:
     """Ask a tasks worker to look now; where that is not possible, it looks within a second or two."""
     from caselog.events.errors import SettingsError
     from caselog.workers.servers.locate import find_services
     from caselog.workers.servers.redis_client import make_redis
-    from caselog.workers.tasks.actors import EXPORT, Nudge
+    from caselog.workers.tasks.wakeup import EXPORT, WakeUp
 
     with suppress(SettingsError):
-        Nudge(make_redis(find_services(settings)))(EXPORT)
+        WakeUp(make_redis(find_services(settings)))(EXPORT)

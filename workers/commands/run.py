@@ -59,19 +59,23 @@ def worker(
         commands = [Command(f"{role.value} {number}", argv) for number in range(1, processes + 1)]
         Supervisor(commands, environment=child_environment(services.environment())).run()
         return
-    from caselog.workers.roles import processes as roles
-
     match role:
         case RoleName.RECORDER:
-            roles.run_recorder(settings, services)
+            from caselog.workers.roles.recorder import run_recorder
+
+            run_recorder(settings, services)
         case RoleName.TASKS:
-            roles.run_task_worker(settings, services)
+            from caselog.workers.roles.tasks import run_tasks_worker
+
+            run_tasks_worker(settings, services)
         case RoleName.STATUS:
             from caselog.workers.roles.status import run_status
 
             run_status(settings, services)
         case RoleName.DEMO:
-            roles.run_demo(services)
+            from caselog.workers.roles.demo import run_demo
+
+            run_demo(services)
 
 
 def migrate(

@@ -30,7 +30,7 @@ from caselog.workers.continuity.memory import read_memory
 from caselog.workers.health.queue_rates import Depth, Done, QueueLine, Sample, with_rates
 from caselog.workers.process.bounded_call import ANSWER_S, Asked, bounded
 from caselog.workers.servers.locate import Services
-from caselog.workers.tasks.actors import NAMESPACE, QUEUE
+from caselog.workers.tasks.wakeup import NAMESPACE, QUEUE
 from caselog.workers.telemetry.heartbeat import Beat, read_beats
 
 PARKED: Final = "parked"

@@ -28,7 +28,7 @@ from caselog.workers.health.checks import Health
 from caselog.workers.health.ping import answer_pings
 from caselog.workers.process.logs import configure_logs, get_logger
 from caselog.workers.process.shutdown import exit_in_time
-from caselog.workers.roles.processes import tell_session
+from caselog.workers.roles.self_report import tell_session
 from caselog.workers.servers.locate import Services
 from caselog.workers.servers.redis_client import impatient
 from caselog.workers.settings import Settings

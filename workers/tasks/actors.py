@@ -1,25 +1,19 @@
-"""The jobs around the log, run by dramatiq: sums of reports, parked events, search, exports, reads, upkeep.
-
-A dramatiq message is only a nudge: the outbox, the parked rows and the rows of exports are the truth. These tasks are
-also scheduled every second, so a lost nudge costs at most a second, and a nudge too many finds nothing to do.
-"""
+"""The jobs around the log, run by dramatiq: sums of reports, parked events, search, exports, reads, upkeep."""
 
 from __future__ import annotations
 
-import signal
 import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial, wraps
 from typing import Final
 
 import dramatiq
-import pendulum
 import redis
 from dramatiq.brokers.redis import RedisBroker
-from periodiq import PeriodiqMiddleware, Scheduler, cron
+from periodiq import cron
 from sqlalchemy import Engine
 
 from caselog.schema.operations import search
@@ -30,30 +24,28 @@ from caselog.workers.continuity.losses import tell, tidy_runs
 from caselog.workers.deadletters.requeue import UPKEEP as UPKEEP_WHO
 from caselog.workers.deadletters.requeue import tidy
 from caselog.workers.process.logs import get_logger
-from caselog.workers.process.shutdown import exit_in_time
 from caselog.workers.process.trouble import Trouble
 from caselog.workers.recording.batch import Recording
 from caselog.workers.recording.outcome import tally_retry
 from caselog.workers.servers.database_errors import Contended, DatabaseAway, OtherSchema, translated, which_schema
 from caselog.workers.tasks.aggregator import Aggregator
 from caselog.workers.tasks.exporter import Exporter
+from caselog.workers.tasks.schedule import EVERY_S, EverySecond
+from caselog.workers.tasks.wakeup import (
+    AGGREGATE,
+    EXPORT,
+    MERGE_SEARCH,
+    MOVE_READS,
+    QUEUE,
+    RETRY_PARKED,
+    TELL,
+    UPKEEP,
+    forget_wakeup,
+    message_of,
+)
 from caselog.workers.telemetry.counters import AGGREGATED, Tally
 from caselog.workers.telemetry.heartbeat import Doing, Heartbeat
 
-NAMESPACE: Final = "caselog"
-QUEUE: Final = "caselog.tasks"
-AGGREGATE: Final = "aggregate"
-RETRY_PARKED: Final = "retry_parked"
-MERGE_SEARCH: Final = "merge_search"
-EXPORT: Final = "export_reports"
-MOVE_READS: Final = "move_reads"
-TELL: Final = "tell_redis"
-UPKEEP: Final = "upkeep"
-NUDGED_MS: Final = 1000
-# An idle dramatiq worker looks for messages this often; its default, a second, would double what a lost nudge costs.
-POLL_MS: Final = 100
-WORKER_THREADS: Final = 4
-EVERY_S: Final = 1
 # Which schema is needed is asked anew so often, while it is another one: a migration may have half of the way to go.
 SCHEMA_ASKED_S: Final = 10.0
 # What batches post within this time is added up together: a case that moved in several is folded once. At 14,000
@@ -61,33 +53,6 @@ SCHEMA_ASKED_S: Final = 10.0
 GATHER_S: Final = 0.25
 # Redis may have come back as it was a while ago, and a recorder have ended while it was away.
 TOLD_EVERY_S: Final = 10
-
-
-def make_broker(client: redis.Redis) -> RedisBroker:
-    """The one dramatiq broker of a process."""
-    broker = RedisBroker(client=client, namespace=NAMESPACE)  # type: ignore[no-untyped-call]  # dramatiq's own gap
-    broker.add_middleware(PeriodiqMiddleware(skip_delay=55))
-    broker.declare_queue(QUEUE)
-    return broker
-
-
-class Nudge:
-    """Asks the tasks to run, from a process that does not run them."""
-
-    def __init__(self, client: redis.Redis) -> None:
-        self._client = client
-        self._broker = make_broker(client)
-
-    def __call__(self, task: str) -> None:
-        """Enqueue the task unless it was nudged within the last second and has not begun since.
-
-        Returns also where Redis is away: the schedule does the same a second later.
-        """
-        try:
-            if self._client.set(_nudged(task), 1, nx=True, px=NUDGED_MS):
-                self._broker.enqueue(_message(task))
-        except (redis.RedisError, dramatiq.errors.BrokerError):
-            get_logger().warning("a task could not be nudged; the schedule runs it a second later", task=task)
 
 
 def declare_tasks(
@@ -121,7 +86,7 @@ def declare_tasks(
                 tally.count(AGGREGATED, taken)
                 if 0 < taken < TAKEN_DELTAS:
                     time.sleep(GATHER_S)
-                _forget_nudge(client, AGGREGATE)
+                forget_wakeup(client, AGGREGATE)
 
     # Where the one before takes longer than a second, this one waits for it here, and not for a connection of its own.
     @dramatiq.actor(broker=broker, queue_name=QUEUE, actor_name=RETRY_PARKED, max_retries=0, periodic=EverySecond())
@@ -132,7 +97,7 @@ def declare_tasks(
             heartbeat.beat(messages=1, idle=True)
             tally_retry(tally, recorded)
             if recorded.deltas:
-                broker.enqueue(_message(AGGREGATE))
+                broker.enqueue(message_of(AGGREGATE))
 
     # Many cases at once, and here: else recorders would do it within their batches.
     @dramatiq.actor(broker=broker, queue_name=QUEUE, actor_name=MERGE_SEARCH, max_retries=0, periodic=EverySecond())
@@ -247,7 +212,7 @@ class _Troubles:
 @contextmanager
 def _begun(client: redis.Redis, heartbeat: Heartbeat, troubles: _Troubles, task: str) -> Iterator[None]:
     """Within, the task is done. A server that is away is one line in the log: the schedule comes again."""
-    _forget_nudge(client, task)
+    forget_wakeup(client, task)
     try:
         with translated():
             yield
@@ -270,62 +235,3 @@ class _StopsExports(dramatiq.Middleware):
 
     def before_worker_shutdown(self, _broker: dramatiq.Broker, _worker: dramatiq.Worker) -> None:
         self._exporter.stop()
-
-
-class EverySecond:
-    """A schedule for periodiq, finer than its cron: whatever the moment, and again a second, or so many, later."""
-
-    def __init__(self, every_s: int = EVERY_S) -> None:
-        self._every_s = every_s
-
-    def validate(self, _moment: pendulum.DateTime) -> bool:
-        return True
-
-    def next_valid_date(self, last: pendulum.DateTime) -> pendulum.DateTime:
-        return last.add(seconds=self._every_s)
-
-
-class _Schedule(Scheduler):  # type: ignore[misc]  # periodiq has no types
-    """periodiq's scheduler, which outlives a Redis that is away."""
-
-    def send_actors(self, actors: list[dramatiq.Actor[..., object]], now: pendulum.DateTime) -> None:
-        try:
-            super().send_actors(actors, now)
-        except (redis.RedisError, dramatiq.errors.BrokerError) as error:
-            get_logger().warning("the scheduled tasks could not be enqueued", error=str(error))
-
-    def stop(self) -> None:
-        self.alarm_q.put_nowait(None)
-
-
-def run_tasks(broker: RedisBroker) -> None:
-    """Work until SIGTERM or SIGINT: the tasks in threads, the schedule in the main thread. Finishes what is begun."""
-    worker = dramatiq.Worker(broker, worker_timeout=POLL_MS, worker_threads=WORKER_THREADS)
-    schedule = _Schedule([actor for actor in broker.actors.values() if "periodic" in actor.options])
-
-    def stop(*_: object) -> None:
-        exit_in_time()
-        schedule.stop()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, stop)
-    worker.start()
-    try:
-        schedule.schedule()
-        schedule.loop()
-    finally:
-        signal.alarm(0)
-        worker.stop()
-
-
-def _message(task: str) -> dramatiq.Message[None]:
-    return dramatiq.Message(queue_name=QUEUE, actor_name=task, args=(), kwargs={}, options={})
-
-
-def _forget_nudge(client: redis.Redis, task: str) -> None:
-    with suppress(redis.RedisError):  # one that cannot be forgotten forgets itself within a second
-        client.delete(_nudged(task))
-
-
-def _nudged(task: str) -> str:
-    return f"{NAMESPACE}:nudged:{task}"

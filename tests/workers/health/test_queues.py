@@ -26,7 +26,7 @@ from caselog.events.transport import broker
 from caselog.workers.health.queues import QueueView, queue_view, raw_events_status
 from caselog.workers.roles.up import caselog_program
 from caselog.workers.servers.locate import Services, redis_py_url
-from caselog.workers.tasks.actors import QUEUE, make_broker
+from caselog.workers.tasks.wakeup import QUEUE, make_broker
 from caselog.workers.telemetry.heartbeat import Heartbeat, read_beats
 from caselog.workers.terminal.queue_watch import sparkline
 

@@ -7,7 +7,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from caselog.workers.recording.breaker import Breaker
+from caselog.workers.recording.pause_watch import Breaker
 
 batches = st.lists(
     st.integers(0, 50).flatmap(lambda arrived: st.tuples(st.just(arrived), st.integers(0, arrived))), max_size=60

@@ -21,9 +21,8 @@ from caselog.schema.operations import pause as pausing
 from caselog.schema.recording.parking import hasten
 from caselog.schema.sessions.connection import make_engine
 from caselog.workers.recording.batch import Recording
-from caselog.workers.recording.breaker import Breaker
 from caselog.workers.recording.outcome import Recorded
-from caselog.workers.recording.pause_watch import PauseWatch
+from caselog.workers.recording.pause_watch import Breaker, PauseWatch
 from caselog.workers.servers.locate import redis_py_url
 from caselog.workers.settings import Settings
 from caselog.workers.telemetry.heartbeat import Beat, Doing, read_beats

@@ -389,7 +389,7 @@ def test_ctrl_c_stops_it_as_sigterm_does(redis_pipeline: Pipeline) -> None:
 def test_a_redis_for_heartbeats_that_is_away_neither_stops_nor_slows_it(
     tmp_path: Path, database_url: str, amqp_url: str
 ) -> None:
-    """Heartbeats and nudges are lost, events are not; and SIGTERM is obeyed in time."""
+    """Heartbeats and wake-ups are lost, events are not; and SIGTERM is obeyed in time."""
     pipeline = Pipeline(tmp_path, database_url, amqp_url, f"redis+socket://{tmp_path}/nobody.sock")
     try:
         recorder = pipeline.start("recorder")

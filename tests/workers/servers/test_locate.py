@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 
 from caselog.events.errors import SettingsError
 from caselog.schema.sessions.connection import make_engine
-from caselog.workers.roles.processes import tell_session
+from caselog.workers.roles.self_report import tell_session
 from caselog.workers.servers.embedded import EmbeddedUrls
 from caselog.workers.servers.locate import (
     Needs,

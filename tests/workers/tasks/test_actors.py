@@ -28,9 +28,10 @@ from caselog.schema.sessions.connection import make_engine
 from caselog.workers.producers.simulation import simulate
 from caselog.workers.recording.batch import Recording
 from caselog.workers.servers.locate import redis_py_url
-from caselog.workers.tasks.actors import AGGREGATE, QUEUE, Nudge, declare_tasks, make_broker
+from caselog.workers.tasks.actors import declare_tasks
 from caselog.workers.tasks.aggregator import Aggregator
 from caselog.workers.tasks.exporter import Exporter
+from caselog.workers.tasks.wakeup import AGGREGATE, QUEUE, WakeUp, make_broker
 from caselog.workers.telemetry.counters import Tally
 from caselog.workers.telemetry.heartbeat import Heartbeat
 
@@ -73,7 +74,7 @@ def grouped(database_url: str) -> Counter[tuple[Any, ...]]:
     return Counter({row[:-1]: row[-1] for row in found})
 
 
-def test_deltas_are_added_up_within_a_second_or_so_though_every_nudge_is_lost(
+def test_deltas_are_added_up_within_a_second_or_so_though_every_wakeup_is_lost(
     redis_pipeline: Pipeline, engine: Engine, database_url: str
 ) -> None:
     redis_pipeline.start("tasks")
@@ -168,13 +169,13 @@ def test_a_database_that_is_slow_for_a_while_does_not_leave_more_sessions_behind
     eventually(lambda: counted(database_url) == 2, "it goes on")
 
 
-def test_a_nudge_runs_the_aggregator_and_many_at_once_are_one_message(redis_pipeline: Pipeline, redis_url: str) -> None:
+def test_a_wakeup_runs_the_aggregator_and_many_at_once_are_one_message(redis_pipeline: Pipeline, redis_url: str) -> None:
     """No tasks worker runs: the queue shows what was asked for."""
     assert redis_pipeline.queue_is_empty()
     with Redis.from_url(redis_py_url(redis_url)) as client:
-        nudge = Nudge(client)
+        wake_up = WakeUp(client)
         for _ in range(100):
-            nudge(AGGREGATE)
+            wake_up(AGGREGATE)
         assert client.llen(f"caselog:{QUEUE}") == 1
 
 

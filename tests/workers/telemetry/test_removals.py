@@ -22,8 +22,7 @@ from caselog.workers.health.queues import queue_view
 from caselog.workers.producers.move_queue import move_queue
 from caselog.workers.producers.wait import NotRecorded, wait_until_recorded
 from caselog.workers.recording.assembly import make_recording
-from caselog.workers.recording.breaker import Breaker
-from caselog.workers.recording.pause_watch import PauseWatch
+from caselog.workers.recording.pause_watch import Breaker, PauseWatch
 from caselog.workers.recording.recorder import Recorder
 from caselog.workers.servers.locate import Services
 from caselog.workers.servers.redis_client import make_redis

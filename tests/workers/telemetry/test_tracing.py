@@ -33,9 +33,8 @@ from caselog.events.model.traceparent import TraceParent, parse_traceparent
 from caselog.events.transport.encoding import encode
 from caselog.schema.sessions.connection import make_engine
 from caselog.workers.recording.batch import Recording
-from caselog.workers.recording.breaker import Breaker
 from caselog.workers.recording.outcome import Recorded
-from caselog.workers.recording.pause_watch import PauseWatch
+from caselog.workers.recording.pause_watch import Breaker, PauseWatch
 from caselog.workers.recording.recorder import Recorder
 from caselog.workers.servers.database_errors import DatabaseAway
 from caselog.workers.servers.locate import redis_py_url
@@ -50,7 +49,7 @@ sys.modules["opentelemetry"] = None  # as where it is not installed: importing i
 from caselog.events.transport.encoding import encode
 from caselog.events.model.message import decode
 from caselog.workers.telemetry.tracing import batch_span, no_span
-import caselog.workers.roles.processes
+import caselog.workers.roles.recorder
 span = batch_span()
 assert span is no_span
 with span([decode(b"{}")]):

@@ -28,7 +28,7 @@ from caselog.events.model.registry import autodiscover
 from caselog.workers.producers.simulation import simulate
 from caselog.workers.servers.locate import Services
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
 # search.py takes its number of cases as its one argument; the others are parts of scripts.
 SCRIPTS = sorted(path.name for path in BENCHMARKS.glob("*.py") if "ArgumentParser(" in path.read_text())
 # What each is asked for, and a contender or quantity that it has to have measured.

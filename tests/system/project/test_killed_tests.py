@@ -17,7 +17,7 @@ from support.servers.children import start_child
 
 from caselog.workers.servers.embedded import uninstall
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 # What such a run has: the servers of the session, workers of a test's own, and a test that does not end.
 TEST = """
 import os, pathlib, signal

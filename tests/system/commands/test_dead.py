@@ -26,7 +26,7 @@ from caselog.schema.recording.dead_letters import DeadLetter
 from caselog.schema.sessions.connection import make_engine
 from caselog.workers.roles.up import caselog_program
 from caselog.workers.servers.locate import redis_py_url
-from caselog.workers.tasks.actors import UPKEEP, Nudge
+from caselog.workers.tasks.wakeup import UPKEEP, WakeUp
 
 HOSTILE = "\x1b]0;owned\x07[red]x[/red]\u202e\nfake row"
 
@@ -262,7 +262,7 @@ def test_the_tasks_worker_discards_what_is_older_than_the_setting_says(
         db.execute("update dead_letter set received_at = received_at - interval '8 days' where case_reference = 'AB-1'")
     redis_pipeline.start("tasks", CASELOG_DEAD_LETTER_RETENTION_DAYS="7")
     with Redis.from_url(redis_py_url(redis_url)) as client:
-        Nudge(client)(UPKEEP)
+        WakeUp(client)(UPKEEP)
     eventually(lambda: count(database_url, "dead_letter") == 1, "the old one is discarded")
     assert [row["case_reference"] for row in dead_letters(database_url)] == ["AB-2"]
     done = redis_pipeline.run("audit", "list", "--json")

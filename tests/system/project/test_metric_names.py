@@ -12,7 +12,7 @@ from test_grafana import expressions
 from test_kubernetes import OBJECTS
 from test_prometheus import ALERTS
 
-DOCUMENTED = Path(__file__).parents[2] / "docs" / "metrics.md"
+DOCUMENTED = Path(__file__).parents[3] / "docs" / "metrics.md"
 _NAME = re.compile(r"\bcaselog_\w+")
 _SELECTOR = re.compile(r"\b(caselog_\w+)\{([^}]*)\}")
 _MATCHER = re.compile(r'(\w+)(=|!=)"([^"]*)"')
