@@ -16,7 +16,7 @@ COPY workers/ workers/
 RUN pip install --quiet --no-index --find-links /wheels hatchling \
  && pip wheel --quiet --no-deps --no-build-isolation --wheel-dir /wheels . \
  && python -m venv --without-pip /opt/caselog \
- && pip --python /opt/caselog/bin/python install --quiet --no-index --find-links /wheels caselog
+ && pip --python /opt/caselog/bin/python install --quiet --no-index --find-links /wheels 'caselog[workers]'
 
 FROM ${PYTHON_IMAGE}
 RUN groupadd --system --gid 10001 caselog \

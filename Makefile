@@ -107,7 +107,7 @@ migrate: $(STAMP) ## Bring the database of CASELOG_DATABASE_URL, or of a running
 
 .PHONY: lock
 lock: ## Write requirements.lock anew from pyproject.toml (needs uv)
-	uv pip compile --universal --python-version 3.11 --generate-hashes --group dev pyproject.toml \
+	uv pip compile --universal --python-version 3.11 --generate-hashes --extra workers --group dev pyproject.toml \
 	  -o requirements.lock --no-header --no-annotate --no-emit-index-url --no-emit-find-links
 
 .PHONY: clean

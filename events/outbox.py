@@ -12,11 +12,18 @@ from __future__ import annotations
 
 from typing import Any, Final, Protocol
 
-from sqlalchemy import BigInteger, Column, DateTime, Identity, Index, MetaData, Table, Text, func
-from sqlalchemy.dialects import postgresql
-from sqlalchemy.schema import CreateIndex, CreateTable
-
 from caselog.events.transport.encoding import Publishable, encode
+
+try:
+    from sqlalchemy import BigInteger, Column, DateTime, Identity, Index, MetaData, Table, Text, func
+    from sqlalchemy.dialects import postgresql
+    from sqlalchemy.schema import CreateIndex, CreateTable
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        "caselog.events.outbox writes through your app's SQLAlchemy, which is not installed: pip install "
+        "'sqlalchemy>=2.1'",
+        name=error.name,
+    ) from error
 
 TABLE: Final = "caselog_outbox"
 

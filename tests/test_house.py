@@ -153,3 +153,39 @@ print()
     assert any("publish" in line for line in help_text)
     heavy = {"sqlalchemy", "psycopg", "dramatiq", "kombu", "litestar", "uvicorn", "alembic", "redis", "pydantic"}
     assert not set(json.loads(loaded)) & heavy
+
+
+# --- the folders ---
+
+
+def folders() -> list[Path]:
+    return sorted({path.parent for path in MODULES})
+
+
+def sentence_of(folder: Path) -> str:
+    docstring = ast.get_docstring(ast.parse((folder / "__init__.py").read_text()))
+    assert docstring, folder
+    return docstring.split("\n\n")[0].replace("\n", " ")
+
+
+def test_the_drawing_in_the_docs_has_each_folder_with_its_sentence() -> None:
+    (drawing,) = re.findall(
+        r"^```\n(events/.+?)^```$", (ROOT / "docs" / "design.md").read_text(), re.MULTILINE | re.DOTALL
+    )
+    drawn: dict[Path, str] = {}
+    above: list[str] = []
+    for line in drawing.splitlines():
+        if found := re.fullmatch(r"( *)(\w+)/ +(.+)", line):
+            indent, name, sentence = found.groups()
+            above = [*above[: len(indent) // 2], name]
+            drawn[ROOT.joinpath(*above)] = sentence
+    # An app's folder is its name: docs/codes.md says what is in it.
+    there = [folder for folder in folders() if folder.parent != ROOT / "events" / "apps"]
+    assert drawn == {folder: sentence_of(folder) for folder in there}
+
+
+@pytest.mark.parametrize("folder", folders(), ids=name_of)
+def test_a_folder_can_be_seen_at_a_glance(folder: Path) -> None:
+    """At most twelve modules; of reports there is a file each."""
+    modules = [path for path in folder.glob("*.py") if path.name != "__init__.py"]
+    assert len(modules) <= 12 or folder == ROOT / "schema" / "reports" / "declarations"

@@ -1,6 +1,6 @@
 """Reports exported in the background: what was asked, how far it is, and whose turn it is to work on it.
 
-The rows are the truth, and a message to a worker is only a wake-up. An export that runs belongs to a *holder*, who renews
+The rows are the truth, and a message to a worker is only a wake-up. What runs belongs to a *holder*, who renews
 its hold every second or so; where the hold has run out its worker has died, and the next one begins it anew. Whoever
 publishes a file does so while it holds the row's lock (`finishing`), so that a worker that was only slow, and was taken
 for dead, publishes nothing.

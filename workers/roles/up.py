@@ -67,7 +67,7 @@ def worker_commands(*, demo: bool) -> list[Command]:
 def caselog_program() -> list[str]:
     """What starts another `caselog`: the installed script by its name, so that the process list shows the role."""
     script = Path(sysconfig.get_path("scripts")) / "caselog"
-    return [sys.executable, str(script)] if script.exists() else [sys.executable, "-m", "caselog.workers.cli"]
+    return [sys.executable, str(script)] if script.exists() else [sys.executable, "-m", "caselog.workers"]
 
 
 def refuse_taken_port(host: str, port: int) -> None:

@@ -199,7 +199,7 @@ class _Store:
         try:
             fsspec.get_filesystem_class(scheme)
         except ImportError as error:
-            extra = "pip install 'caselog[s3]'" if scheme in ("s3", "s3a") else hide(str(error))
+            extra = "pip install 'caselog[workers,s3]'" if scheme in ("s3", "s3a") else hide(str(error))
             raise BadTarget(f"{url!r} needs a library that is not installed here: {extra}") from None
         with _saying(url):
             # An instance of our own: a cached one would remember listings, and open files of other threads.

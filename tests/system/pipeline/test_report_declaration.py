@@ -48,12 +48,12 @@ add_up_reports(url, event_registry, rules)
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
     """The program with the example's file added."""
-    for room in ("events", "schema", "workers"):
-        shutil.copytree(ROOT / room, tmp_path / room, ignore=shutil.ignore_patterns("__pycache__"))
+    package = tmp_path / "caselog"
+    shutil.copytree(ROOT / "src" / "caselog", package, ignore=shutil.ignore_patterns("__pycache__"))
     found = EXAMPLE.search((ROOT / "docs" / "reports.md").read_text())
     assert found is not None
     name, program = found.groups()
-    (tmp_path / "schema" / "reports" / "declarations" / f"{name}.py").write_text(program)
+    (package / "schema" / "reports" / "declarations" / f"{name}.py").write_text(program)
     return tmp_path
 
 

@@ -169,7 +169,9 @@ def test_a_database_that_is_slow_for_a_while_does_not_leave_more_sessions_behind
     eventually(lambda: counted(database_url) == 2, "it goes on")
 
 
-def test_a_wakeup_runs_the_aggregator_and_many_at_once_are_one_message(redis_pipeline: Pipeline, redis_url: str) -> None:
+def test_a_wakeup_runs_the_aggregator_and_many_at_once_are_one_message(
+    redis_pipeline: Pipeline, redis_url: str
+) -> None:
     """No tasks worker runs: the queue shows what was asked for."""
     assert redis_pipeline.queue_is_empty()
     with Redis.from_url(redis_py_url(redis_url)) as client:

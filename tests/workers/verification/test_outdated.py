@@ -200,12 +200,12 @@ class Newer:
     def __init__(self, directory: Path, pipeline: Pipeline) -> None:
         self._directory = directory
         self._pipeline = pipeline
-        for room in ("events", "schema", "workers"):
-            shutil.copytree(ROOT / room, directory / room, ignore=shutil.ignore_patterns("__pycache__"))
+        self._package = directory / "caselog"
+        shutil.copytree(ROOT / "src" / "caselog", self._package, ignore=shutil.ignore_patterns("__pycache__"))
 
     def comes_with(self, change: str) -> None:
         text = NEXT.format(head=head_revision(), change=change)
-        (self._directory / "schema" / "migrations" / "versions" / "9999_next.py").write_text(text)
+        (self._package / "schema" / "migrations" / "versions" / "9999_next.py").write_text(text)
 
     def replaces(self, old: str, new: str) -> None:
         """In its code, the migrations aside."""
