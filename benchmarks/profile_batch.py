@@ -57,7 +57,7 @@ STAGES: list[tuple[str, Any, str]] = [
     ("fold", recording, "fold"),
     ("refold", recording, "refold"),
     ("store: insert cases", store, "insert_cases"),
-    ("store: hasten parked", parking, "hasten"),
+    ("store: make parked events due", parking, "make_due"),
     ("store: update cases", store, "update_cases"),
     ("store: update timers", store, "update_timers"),
     ("store: insert timers", store, "insert_timers"),

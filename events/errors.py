@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from difflib import get_close_matches
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from caselog.events.credentials import hide
 
@@ -94,6 +94,17 @@ class EventFailed(EventError):
 
     def __init__(self, message: str) -> None:
         super().__init__(hide(message))  # a rule's error may hold any text: how it connects to something, for one
+
+
+# Every reason that a dead letter may have, in the order of the classes above, the base's own last.
+REASONS: Final = (
+    *(
+        reason
+        for reason in dict.fromkeys(one.reason for one in EventError.__subclasses__())
+        if reason != EventError.reason
+    ),
+    EventError.reason,
+)
 
 
 class RegistrationError(CaselogError):

@@ -297,7 +297,6 @@ def test_no_secret_is_in_the_image() -> None:
         assert not re.search(r"PASSWORD|TOKEN|SECRET|_URL", rest)
 
 
-@pytest.mark.slow
 def test_the_wheel_that_the_image_installs_holds_the_three_rooms_and_the_migrations(tmp_path: Path) -> None:
     subprocess.run(
         [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)], cwd=ROOT, check=True

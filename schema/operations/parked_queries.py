@@ -165,7 +165,7 @@ class DiscardedEvent(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def discard(db: Connection, named: Sequence[Named]) -> list[DiscardedEvent]:
-    """Delete these events, but for those that are just being recorded, tried or hastened. Does not block."""
+    """Delete these events, but for those that are just being recorded, tried or made due. Does not block."""
     return [DiscardedEvent(**row) for row in db.execute(_DISCARD, _names(named)).mappings()]
 
 

@@ -16,11 +16,6 @@ from sqlalchemy import Connection, text
 from caselog.schema.sql import arrays, tables
 from caselog.schema.sql.statement import Statement
 
-REASONS: Final = (
-    "malformed", "unknown_event", "unknown_code", "code_not_resolved", "role_not_allowed", "unknown_case",
-    "time_in_future", "rejected", "failed",
-)  # fmt: skip
-
 
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     """An event set aside. `raw` is its bytes as sent; identity and code given as far as they could be read.

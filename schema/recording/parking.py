@@ -19,7 +19,7 @@ LONGEST_DELAY_S: Final = 3600
 class Parked(msgspec.Struct, frozen=True, kw_only=True):
     """An event whose case is not there yet. `raw` is its bytes as sent; `id` is what people call it by.
 
-    `due_at` changes whenever it is tried or hastened: who read another one than stands there read it too early.
+    `due_at` changes whenever it is tried or made due: who read another one than stands there read it too early.
     """
 
     source: str
@@ -84,7 +84,7 @@ def put_off(db: Connection, events: Collection[tuple[str, str]]) -> None:
     )
 
 
-def hasten(db: Connection, references: Collection[str]) -> int:
+def make_due(db: Connection, references: Collection[str]) -> int:
     """The events parked for these cases are due now, since the cases are there. Returns how many."""
     return _HASTEN.run(db, references=list(references))
 
@@ -95,7 +95,7 @@ _HASTEN: Final = Statement("update parked set due_at = now() where case_referenc
 def due(db: Connection, limit: int) -> list[Parked]:
     """Parked events that are due, longest due first. Not locked: `claim` tells later which nobody else took.
 
-    An event that was being parked while its case was created missed `hasten`; its first delay is a second.
+    An event that was being parked while its case was created missed `make_due`; its first delay is a second.
     """
     found = db.execute(
         text(
@@ -114,8 +114,8 @@ def claim(db: Connection, events: Collection[Parked]) -> set[tuple[str, str]]:
     """Of these parked events, by (source, event_id), those that are as they were read and that nobody else has now.
 
     They are this transaction's until it ends. Does not block. To be called once the locks of cases and actors are
-    held: who creates a case holds those when it hastens the events parked for it, and would wait for us as we for it.
-    One that was hastened since it was read is not ours, and is due: its case may have come after we looked for it.
+    held: who creates a case holds those when it makes due the events parked for it, and would wait for us as we for it.
+    One that was made due since it was read is not ours, and is due: its case may have come after we looked for it.
     """
     found = db.execute(
         _CLAIM,

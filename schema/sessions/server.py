@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import msgspec
+import psycopg
+from psycopg import sql
 from sqlalchemy import Connection, Engine, event, text
 
 from caselog.schema.sessions.connection import driver_of
@@ -76,3 +78,10 @@ def when_first_connected(engine: Engine, tell: Callable[[bool], object]) -> None
         row = driver.execute("select pg_backend_pid()").fetchone()
         driver.autocommit = False
         tell(row[0] != driver.info.backend_pid)
+
+
+def make_database(url: str, name: str) -> None:
+    """Make the database on the server of `url`, which is another one's; nothing where it is there already."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        if not connection.execute("select from pg_database where datname = %s", [name]).fetchall():
+            connection.execute(sql.SQL("create database {}").format(sql.Identifier(name)))

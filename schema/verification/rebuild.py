@@ -102,7 +102,7 @@ def _locked(session: Session, lock: str, wait_ms: int) -> bool:
 
 
 def write(session: Session, parts: Collection[str], zone: str) -> dict[str, int]:
-    """Write what is laid aside of these parts into the projections. Returns the rows written or deleted, by table.
+    """Write what is staged of these parts into the projections. Returns the rows written or deleted, by table.
 
     Inside `gate_closed`. What logs change in reports goes into the outbox, as it does when events are recorded.
     """
@@ -153,7 +153,7 @@ _KEY: Final = arrays.names(("report", *ROW))
 
 
 def _changed_sums() -> str:
-    """What is laid aside of logs' flags and cases' categories changes in the reports of sums, beside what is stored."""
+    """What is staged of logs' flags and cases' categories changes in the reports of sums, beside what is stored."""
     flags = ", ".join(f"log.{name}" for name in FLAGS)
     fresh = ", ".join(f"proof_flags.{name}" for name in FLAGS)
     logs = f"""
@@ -167,7 +167,7 @@ def _changed_sums() -> str:
     )
 
 
-# Where a case's category is laid aside, every log of the case counts elsewhere, whether its flags change or not.
+# Where a case's category is staged, every log of the case counts elsewhere, whether its flags change or not.
 _MOVED_LOGS: Final = """
     select log.* from log where log.id in (
         select log_id from proof_flags

@@ -92,7 +92,7 @@ def stretch_by_timers(
     """Select the parts of actors' logs that the selected logs can have changed, where all else is proved.
 
     Where a timer ran, or one was started: from the log that started it up to the next log that ends any timer. Else
-    the log alone. What was laid aside about these parts is forgotten.
+    the log alone. What was staged about these parts is forgotten.
     """
     starts, ends = list(timer_starts), list(timer_ends)
     names = {
@@ -113,7 +113,7 @@ def stretch_by_timers(
     _forget_stretched(session)
 
 
-# Timers as they ought to be: the stored ones, and what is laid aside in their place. An actor's do not overlap, so
+# Timers as they ought to be: the stored ones, and what is staged in their place. An actor's do not overlap, so
 # besides those that began at the very moment only the last one before can have run.
 _BY_TIMERS: Final = """
     with starts as (select * from unnest(%(start_keys)s::text[], %(start_codes)s::text[]) as code(key, code)),
@@ -194,7 +194,7 @@ STRETCHED_LOGS: Final = """proof_stretch join log on log.actor = proof_stretch.a
 def select_cases(session: Session, only: str | None = None) -> None:
     """Select the cases that the selected logs and stretches can have changed, or `only` one of them.
 
-    What was laid aside about these cases and their logs is forgotten.
+    What was staged about these cases and their logs is forgotten.
     """
     session.execute("truncate proof_scope")
     if only is not None:

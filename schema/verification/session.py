@@ -127,7 +127,7 @@ def has_case(session: Session, reference: str) -> bool:
 def keep(session: Session, findings: Sequence[Finding]) -> None:
     """Lay aside what the rows of these findings ought to be.
 
-    Of facts, whose they are; the aggregator computes them anew. Reports of sums are not laid aside: see `measure_gap`.
+    Of facts, whose they are; the aggregator computes them anew. Reports of sums are not staged: see `measure_gap`.
     """
     wanted: dict[str, list[Sequence[Any]]] = {}
     for finding in findings:
@@ -157,7 +157,7 @@ def _adapted(value: Any) -> Any:
 
 
 def kept(session: Session, table: str) -> bool:
-    """Whether anything is laid aside in this temporary table."""
+    """Whether anything is staged in this temporary table."""
     found: bool = _one(session, f"select exists (select 1 from {table})")  # noqa: S608 - a name of our own
     return found
 

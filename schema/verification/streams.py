@@ -180,7 +180,7 @@ def report_gaps(session: Session, report: Report, zone: str, *, as_kept: bool) -
     """The rows of a report of sums that are not what the log adds up to: `ROW`, stored and fresh sums, newest log.
 
     What the outbox holds counts as stored: it is under way, in the same snapshot. `as_kept`: the log with the flags
-    that it ought to have, as laid aside; else with those that it has.
+    that it ought to have, as staged; else with those that it has.
     """
     return _stream(session, _gaps(session, report, as_kept=as_kept), {"zone": zone})
 

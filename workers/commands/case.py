@@ -163,8 +163,8 @@ def _history(db: Connection, reference: str, as_of: str | None, known_at: str | 
     from caselog.schema.operations.case_logs import case_part
     from caselog.schema.recording.definitions import retire_unregistered
     from caselog.workers.commands.database import known_case
+    from caselog.workers.commands.moments import moment
     from caselog.workers.recording.assembly import make_rules
-    from caselog.workers.rows.timestamps import moment
     from caselog.workers.settings import load_settings
 
     settings = load_settings()

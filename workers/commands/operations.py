@@ -123,7 +123,7 @@ def audit_list(
     """List what was done by hand, and who read of cases (--action case.read), newest first."""
     from caselog.schema.operations.audit import AuditEntry, list_audit
     from caselog.workers.commands.database import reading
-    from caselog.workers.rows.timestamps import beginning, moment
+    from caselog.workers.commands.moments import beginning, moment
     from caselog.workers.settings import load_settings
 
     zone = load_settings().zone

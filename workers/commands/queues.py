@@ -39,7 +39,7 @@ def queues(
     from caselog.workers.servers.locate import find_services
     from caselog.workers.servers.redis_client import impatient
     from caselog.workers.settings import load_settings
-    from caselog.workers.terminal.queue_watch import COLUMNS, cells, pause_of, show_looks, write_looks
+    from caselog.workers.terminal.queue_watch import COLUMNS, cells, pause_of, show_samples, write_samples
 
     if watch and not json and not sys.stdout.isatty():
         raise typer.BadParameter("it needs a terminal: give --json, too, for a line a second", param_hint="--watch")
@@ -49,7 +49,7 @@ def queues(
         with queue_view(services, client) as view:
             lines_within(view, timeout)  # what cannot be looked at from the start is an error
             with suppress(KeyboardInterrupt):  # how watching ends
-                (write_looks if json else show_looks)(view)
+                (write_samples if json else show_samples)(view)
         return
     found = queue_table(services, client, timeout)
     if json:

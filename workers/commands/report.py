@@ -203,7 +203,7 @@ def _asked(
     plot: bool,
 ) -> Reading:
     from caselog.schema.reports.reading import Reading
-    from caselog.workers.rows.timestamps import moment
+    from caselog.workers.commands.moments import moment
 
     return Reading(
         report=report,

@@ -132,7 +132,7 @@ class Recording:
     def retry(self, parked: Sequence[Parked], within: Within | None = None) -> Recorded:
         """Try these parked events, due or not; too old ones become dead letters `unknown_case`.
 
-        One that somebody else tries, discards or hastens just now is left alone. Raises `DatabaseAway` as `requeue`.
+        One that somebody else tries, discards or makes due just now is left alone. Raises `DatabaseAway` as `requeue`.
         """
         messages = [decode(event.raw) for event in parked]
         return self._in_transactions(

@@ -145,7 +145,7 @@ def settle(db: Connection, entries: list[Entry], plan: Plan, failed: list[Requeu
 
 
 def claim_parked(db: Connection, entries: list[Entry]) -> set[tuple[str, str]]:
-    """The names of the parked events of a batch that somebody else tries, discards or hastens: they are left alone.
+    """The names of the parked events of a batch that somebody else tries, discards or makes due: they are left alone.
 
     To be called once the batch has its locks (`caselog.schema.recording.parking.claim`).
     """

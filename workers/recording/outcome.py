@@ -9,9 +9,10 @@ from enum import StrEnum
 
 import msgspec
 
+from caselog.events.errors import REASONS
 from caselog.events.folding.fold import Plan
 from caselog.events.folding.refold import Past
-from caselog.schema.recording.dead_letters import REASONS, DeadLetter
+from caselog.schema.recording.dead_letters import DeadLetter
 from caselog.schema.recording.parking import Parked
 from caselog.workers.continuity.comparison import Name
 from caselog.workers.telemetry.counters import (
@@ -56,7 +57,7 @@ class Requeued(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Recorded(msgspec.Struct):
-    """What became of a batch, in events; `dead` by reason. `deltas` were posted, `hastened` parked events are due.
+    """What became of a batch, in events; `dead` by reason. `deltas` were posted, `made_due` parked events are due.
 
     `dead_traces` are the ids of the traces in which dead letters were sent, as far as they have any; `set_aside` are
     the new ones. What was redelivered is among the `duplicates`, whether it is in the log or a dead letter already.
@@ -76,7 +77,7 @@ class Recorded(msgspec.Struct):
     dead: Counter[str] = msgspec.field(default_factory=Counter)
     dead_traces: list[str] = msgspec.field(default_factory=list)
     deltas: int = 0
-    hastened: int = 0
+    made_due: int = 0
     set_aside: list[DeadLetter] = msgspec.field(default_factory=list)
     codes: Counter[tuple[str, str]] = msgspec.field(default_factory=Counter)
     ages_s: list[float] = msgspec.field(default_factory=list)

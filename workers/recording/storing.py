@@ -27,14 +27,14 @@ def store_plan(
     changed = [case for reference, case in plan.cases.items() if reference not in plan.created]
     started = [plan.timers[timer] for timer in plan.started]
     ended = [timer for timer_id, timer in plan.timers.items() if timer_id not in plan.started]
-    hastened = 0
+    made_due = 0
     unchanged = _unchanged_logs(db, plan, world, report_tally, registry)
     with store.inserting_logs(db, plan.logs) if plan.logs else nullcontext():
         sums = report_tally.rows(plan.logs, plan.rewritten, unchanged, before=world.cases, after=plan.cases)
         moved = _moved_cases(plan, world)
     if created:
         store.insert_cases(db, created)
-        hastened = parking.hasten(db, plan.created)
+        made_due = parking.make_due(db, plan.created)
     if changed:
         store.update_cases(db, changed)
     if plan.rewritten:
@@ -48,7 +48,7 @@ def store_plan(
     deltas = outbox.post(db, sums, moved)
     crash_points.reach("recording.inserted")
     suppressed = sum(log.suppressed for log in plan.logs)
-    return Recorded(recorded=len(plan.logs), suppressed=suppressed, deltas=deltas, hastened=hastened)
+    return Recorded(recorded=len(plan.logs), suppressed=suppressed, deltas=deltas, made_due=made_due)
 
 
 def _unchanged_logs(

@@ -46,7 +46,7 @@ def run_recorder(settings: Settings, services: Services) -> None:
         tally_batch(tally, recorded, receipts_s=waits_s)
         if recorded.deltas:
             wake_up(AGGREGATE)
-        if recorded.hastened:
+        if recorded.made_due:
             wake_up(RETRY_PARKED)
 
     recorder = Recorder(

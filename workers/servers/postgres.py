@@ -19,11 +19,10 @@ from importlib.metadata import version
 from pathlib import Path
 from urllib.parse import quote
 
-import psycopg
-from psycopg import sql
 from psycopg.pq import PGconn, Ping
 
 from caselog.events.errors import SettingsError
+from caselog.schema.sessions.server import make_database
 from caselog.workers.servers.child_process import (
     ENVIRONMENT,
     Program,
@@ -209,9 +208,7 @@ class LocalPostgres:
             )
 
     def _make_database(self) -> None:
-        with psycopg.connect(postgres_url(self._place, "postgres"), autocommit=True) as connection:
-            if not connection.execute("select from pg_database where datname = %s", [DATABASE]).fetchall():
-                connection.execute(sql.SQL("create database {}").format(sql.Identifier(DATABASE)))
+        make_database(postgres_url(self._place, "postgres"), DATABASE)
 
 
 def postgres_url(place: Place, database: str = DATABASE) -> str:

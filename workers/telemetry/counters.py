@@ -15,7 +15,7 @@ from typing import Final, TypeAlias
 
 import msgspec
 
-from caselog.schema.recording.dead_letters import REASONS
+from caselog.events.errors import REASONS
 from caselog.workers.telemetry.removals import POLICY_KEYS
 
 # A family's name, then its labels' values; of a histogram "le" and the bucket's edge, or "sum".

@@ -26,7 +26,7 @@ COLUMNS: Final = ("queue", "ready", "unacked", "oldest_age_s", "in_per_s", "out_
 # A server that is away is said, and looked for again: then most of all somebody watches.
 
 
-class Look(msgspec.Struct, frozen=True, omit_defaults=True):
+class Sample(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a second of watching saw: the queues, or why they could not be seen."""
 
     time: datetime
@@ -34,49 +34,49 @@ class Look(msgspec.Struct, frozen=True, omit_defaults=True):
     error: str | None = None
 
 
-def looks(view: QueueView) -> Iterator[Look]:
-    """A look a second, for ever."""
+def samples(view: QueueView) -> Iterator[Sample]:
+    """A sample a second, for ever."""
     due = time.monotonic()
     while True:
         now = datetime.now(UTC)
         try:
-            yield Look(now, view.lines())
+            yield Sample(now, view.lines())
         except AWAY as error:
             said = str(getattr(error, "orig", None) or error).strip().partition("\n")[0]
-            yield Look(now, error=said or type(error).__name__)
+            yield Sample(now, error=said or type(error).__name__)
         due = max(due + EVERY_S, time.monotonic())
         time.sleep(max(0.0, due - time.monotonic()))  # the rhythm of the display
 
 
-def write_looks(view: QueueView) -> None:
+def write_samples(view: QueueView) -> None:
     """A JSON object a second on stdout: `time`, and `queues` or `error`."""
-    for look in looks(view):
-        sys.stdout.buffer.write(json_line(msgspec.json.encode(look)))
+    for sample in samples(view):
+        sys.stdout.buffer.write(json_line(msgspec.json.encode(sample)))
         sys.stdout.buffer.flush()
 
 
-def show_looks(view: QueueView) -> None:
+def show_samples(view: QueueView) -> None:
     """A table in the terminal that is renewed every second, with the depth of the last seconds as a sparkline."""
     from rich.live import Live  # noqa: PLC0415 - only who watches pays for it
 
     past: dict[str, deque[int]] = defaultdict(lambda: deque(maxlen=SPARKS_WIDTH))
     last: list[QueueLine] = []
     with Live(auto_refresh=False) as live:
-        for look in looks(view):
-            last = look.queues or last
-            for line in look.queues:
+        for sample in samples(view):
+            last = sample.queues or last
+            for line in sample.queues:
                 past[line.queue].append(line.ready + (line.unacked or 0))
             rows = [[*cells(line), sparkline(past[line.queue])] for line in last]
-            live.update(make_table((*COLUMNS, "depth"), rows, title=heading(last, look)), refresh=True)
+            live.update(make_table((*COLUMNS, "depth"), rows, title=heading(last, sample)), refresh=True)
 
 
-def heading(lines: Sequence[QueueLine], look: Look) -> str:
+def heading(lines: Sequence[QueueLine], sample: Sample) -> str:
     """The moment, and what keeps the queues from being consumed or seen."""
-    found = [f"{look.time:%H:%M:%S} UTC"]
+    found = [f"{sample.time:%H:%M:%S} UTC"]
     if (pause := pause_of(lines)) is not None:
         found.append(f"{pause.in_words()} (caselog resume)")
-    if look.error is not None:
-        found.append(f"cannot be looked at, trying again: {look.error}")
+    if sample.error is not None:
+        found.append(f"cannot be looked at, trying again: {sample.error}")
     return "\n".join(found)
 
 

@@ -29,7 +29,7 @@ Counting = Callable[[str, int | None], AbstractContextManager[Advance]]
 
 
 class Verification:
-    """One proof of a database: what differs from the log is told, and laid aside so that it can be written.
+    """One proof of a database: what differs from the log is told, and staged so that it can be written.
 
     A context manager that owns a connection. `apps` are the packages whose events make up the registry; without them
     everything is done in this process.

@@ -18,6 +18,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 from sqlalchemy import Engine
 
+from caselog.events.errors import REASONS
 from caselog.events.transport.broker import PING_QUEUE, QueueStatus, connect, queue_status
 from caselog.schema.operations import pause as pausing
 from caselog.schema.recording import dead_letters, parking
@@ -193,7 +194,7 @@ class Exposition(Collector):
             dead = dead_letters.count_by_reason(db)
             pause = pausing.find_pause(db)
             standbys = find_standbys(db)
-        by_reason: dict[tuple[str, ...], float] = {(reason,): 0.0 for reason in (*dead_letters.REASONS, OTHER)}
+        by_reason: dict[tuple[str, ...], float] = {(reason,): 0.0 for reason in (*REASONS, OTHER)}
         for reason, letters in dead.items():
             by_reason[reason if (reason,) in by_reason else OTHER,] += letters
         return [

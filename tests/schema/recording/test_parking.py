@@ -66,7 +66,7 @@ def test_the_delay_doubles_with_each_attempt_up_to_an_hour(engine: Engine) -> No
 def test_the_events_of_a_case_that_was_created_are_due_now_and_no_others(engine: Engine) -> None:
     with engine.begin() as db:
         parking.park(db, [waiting("1", "AB-1"), waiting("2", "AB-2"), waiting("3", "AB-1")])
-        assert parking.hasten(db, ["AB-1", "AB-3"]) == 2
+        assert parking.make_due(db, ["AB-1", "AB-3"]) == 2
         assert sorted(due_ids(db)) == ["1", "3"]
 
 

@@ -31,8 +31,8 @@ from caselog.schema.operations.case_logs import case_part
 from caselog.schema.operations.table_exports import EXPORTS
 from caselog.schema.sessions.connection import make_engine
 from caselog.workers.cli import app
+from caselog.workers.commands.moments import moment
 from caselog.workers.recording.batch import Recording
-from caselog.workers.rows.timestamps import moment
 
 Json = dict[str, Any]
 

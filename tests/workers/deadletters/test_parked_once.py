@@ -141,7 +141,7 @@ def test_an_event_that_is_just_being_recorded_is_not_discarded_nor_tried_by_anot
 def test_a_case_created_while_its_event_is_tried_is_not_missed_for_an_hour(
     engine: Engine, database_url: str, recording: Recording, registry: EventRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The event was looked at before its case was there, and put off after: it stays due, since it was hastened."""
+    """The event was looked at before its case was there, and put off after: it stays due, since it was made due."""
     record(recording, late(1))
     with engine.begin() as db:
         db.execute(text("update parked set attempts = 20, due_at = now()"))

@@ -390,7 +390,7 @@ def test_an_event_without_its_case_is_parked_and_recorded_once_the_case_is_there
     assert (count(database_url, "parked"), count(database_url, "log")) == (2, 0)
     assert recording.retry_parked().recorded == 0
     creation = created("LATE-1")
-    assert recording.record([message(creation)]).hastened == 2
+    assert recording.record([message(creation)]).made_due == 2
     assert recording.retry_parked().recorded == 2
     settle(engine, recording)
     assert_same(what_stands(database_url), fold_all([*early, creation]))

@@ -18,7 +18,7 @@ from support.processes.pipeline import Pipeline, created, event, eventually
 from caselog.events.folding.resolve import Rules
 from caselog.events.model.registry import autodiscover, event_registry
 from caselog.schema.operations import pause as pausing
-from caselog.schema.recording.parking import hasten
+from caselog.schema.recording.parking import make_due
 from caselog.schema.sessions.connection import make_engine
 from caselog.workers.recording.batch import Recording
 from caselog.workers.recording.outcome import Recorded
@@ -168,7 +168,7 @@ def test_parked_events_wait_for_the_end_of_a_pause_too(database_url: str) -> Non
             "insert into parked (source, event_id, key, case_reference, raw, attempts, due_at) "
             "values ('s', '1', 'accept_case', 'AB-1', 'x', 1, now())"
         )
-        hasten(db, ["AB-1"])
+        make_due(db, ["AB-1"])
     assert recording.retry_parked() == Recorded()
     with engine.begin() as db:
         pausing.resume(db, who="anna", why=None)

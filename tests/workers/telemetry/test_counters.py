@@ -20,8 +20,8 @@ from support.processes.patience import allowance_s
 from support.processes.pipeline import Pipeline, created, event, eventually
 from support.processes.scrape import Page, Samples, free_port, promtool, read, value
 
+from caselog.events.errors import REASONS
 from caselog.events.model.registry import autodiscover, event_registry
-from caselog.schema.recording.dead_letters import REASONS
 from caselog.workers.servers.locate import Services, redis_py_url
 from caselog.workers.servers.redis_client import impatient
 from caselog.workers.telemetry.counters import BATCH_EVENTS, EVENT_TO_COMMIT, OTHER, RECORDED, SUPPRESSED, Tally

@@ -57,10 +57,9 @@ def wanted_letters(
     until: str | None,
     text: str | None,
 ) -> Filter:
-    from caselog.events.errors import did_you_mean
+    from caselog.events.errors import REASONS, did_you_mean
     from caselog.schema.operations.dead_letter_queries import Filter
-    from caselog.schema.recording.dead_letters import REASONS
-    from caselog.workers.rows.timestamps import beginning, moment
+    from caselog.workers.commands.moments import beginning, moment
 
     if reason is not None and reason not in REASONS:
         raise typer.BadParameter(

@@ -215,7 +215,7 @@ def _wanted(
     until: str | None,
 ) -> ParkedFilter:
     from caselog.schema.operations.parked_queries import ParkedFilter
-    from caselog.workers.rows.timestamps import beginning, moment
+    from caselog.workers.commands.moments import beginning, moment
 
     return ParkedFilter(
         ids=tuple(ids) if ids else None,

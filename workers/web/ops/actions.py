@@ -29,7 +29,7 @@ from caselog.workers.health.checks import STATEMENT_TIMEOUT_MS
 from caselog.workers.web.ops import openapi as described
 from caselog.workers.web.ops.openapi import PARKED_VERBS, VERBS, WHY_CHARACTERS_MAX
 from caselog.workers.web.ops.pages import as_text
-from caselog.workers.web.ops.selection import Changed, MendingDesk
+from caselog.workers.web.ops.selection import Changed, Selection
 from caselog.workers.web.rendering import Page, PageRenderer, done, is_program
 
 FORM_BYTES_MAX: Final = 16 * 1024
@@ -42,9 +42,9 @@ Form: TypeAlias = dict[str, str]
 class OpsActions:
     """The routes that change something."""
 
-    def __init__(self, engine: Engine, desk: MendingDesk, renderer: PageRenderer, admission: Admission) -> None:
+    def __init__(self, engine: Engine, selection: Selection, renderer: PageRenderer, admission: Admission) -> None:
         self._engine = engine
-        self._desk = desk
+        self._selection = selection
         self._renderer = renderer
         self._admission = admission
 
@@ -146,7 +146,7 @@ class OpsActions:
     def _requeue(self, request: AnyRequest, form: Form) -> Page:
         why = _why(form)
         try:
-            report = self._desk.requeue(form.get("fault", ""), form.get("mark", ""), who=_who(request), why=why)
+            report = self._selection.requeue(form.get("fault", ""), form.get("mark", ""), who=_who(request), why=why)
         except Changed as error:
             raise Refusal(HTTPStatus.CONFLICT, str(error)) from None
         except CaselogError as error:  # the apps cannot be imported
@@ -159,7 +159,7 @@ class OpsActions:
     def _discard(self, request: AnyRequest, form: Form) -> Page:
         why = _why(form, needed=_DISCARD_NEEDS)
         try:
-            discarded = self._desk.discard(form.get("fault", ""), form.get("mark", ""), who=_who(request), why=why)
+            discarded = self._selection.discard(form.get("fault", ""), form.get("mark", ""), who=_who(request), why=why)
         except Changed as error:
             raise Refusal(HTTPStatus.CONFLICT, str(error)) from None
         if is_program(request):
@@ -171,7 +171,9 @@ class OpsActions:
     def _retry_parked(self, request: AnyRequest, form: Form) -> Page:
         why = _why(form)
         try:
-            report = self._desk.retry_parked(form.get("case", ""), form.get("mark", ""), who=_who(request), why=why)
+            report = self._selection.retry_parked(
+                form.get("case", ""), form.get("mark", ""), who=_who(request), why=why
+            )
         except (Changed, Paused) as error:
             raise Refusal(HTTPStatus.CONFLICT, str(error)) from None
         except CaselogError as error:  # the apps cannot be imported
@@ -184,7 +186,7 @@ class OpsActions:
     def _discard_parked(self, request: AnyRequest, form: Form) -> Page:
         why = _why(form, needed=_DISCARD_NEEDS)
         try:
-            discarded = self._desk.discard_parked(
+            discarded = self._selection.discard_parked(
                 form.get("case", ""), form.get("mark", ""), who=_who(request), why=why
             )
         except Changed as error:

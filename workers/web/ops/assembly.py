@@ -23,7 +23,7 @@ from caselog.workers.web.ops import sparkline, wording
 from caselog.workers.web.ops.actions import OpsActions
 from caselog.workers.web.ops.overview import OpsView
 from caselog.workers.web.ops.pages import OpsPages
-from caselog.workers.web.ops.selection import MendingDesk
+from caselog.workers.web.ops.selection import Selection
 from caselog.workers.web.rendering import PageRenderer
 
 # One look, one requeue with its reading, and what people do beside that.
@@ -49,19 +49,21 @@ def ops_page(
         )
         thread.start()
         give_up_s = settings.parked_give_up_s
-        desk = MendingDesk(engine, lambda: make_recording(settings, services, fence=health.fence), give_up_s=give_up_s)
+        selection = Selection(
+            engine, lambda: make_recording(settings, services, fence=health.fence), give_up_s=give_up_s
+        )
         renderer = PageRenderer(settings, _filters(settings))
         try:
             yield [
                 *OpsPages(
-                    engine, OpsView(engine, client, health, sampler, give_up_s=give_up_s), desk, renderer
+                    engine, OpsView(engine, client, health, sampler, give_up_s=give_up_s), selection, renderer
                 ).handlers(),
-                *OpsActions(engine, desk, renderer, admission).handlers(),
+                *OpsActions(engine, selection, renderer, admission).handlers(),
             ]
         finally:
             stopping.set()
             thread.join(1)
-            desk.close()
+            selection.close()
             engine.dispose()
 
 

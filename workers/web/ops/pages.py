@@ -29,7 +29,7 @@ from caselog.workers.web.openapi import READ
 from caselog.workers.web.ops import openapi as described
 from caselog.workers.web.ops.openapi import PARKED_VERBS, VERBS
 from caselog.workers.web.ops.overview import OpsView, Stored
-from caselog.workers.web.ops.selection import LETTERS_MAX, Chosen, ChosenParked, MendingDesk
+from caselog.workers.web.ops.selection import LETTERS_MAX, Chosen, ChosenParked, Selection
 from caselog.workers.web.ops.wording import cases_written, detail
 from caselog.workers.web.rendering import Page, PageRenderer, is_program
 
@@ -39,10 +39,10 @@ AUDIT_PAGE: Final = 100
 class OpsPages:
     """The pages that only show, the forms of what may be done among them."""
 
-    def __init__(self, engine: Engine, view: OpsView, desk: MendingDesk, renderer: PageRenderer) -> None:
+    def __init__(self, engine: Engine, view: OpsView, selection: Selection, renderer: PageRenderer) -> None:
         self._engine = engine
         self._view = view
-        self._desk = desk
+        self._selection = selection
         self._renderer = renderer
 
     def handlers(self) -> list[HTTPRouteHandler]:
@@ -140,7 +140,7 @@ class OpsPages:
     def _mend(self, request: AnyRequest, verb: str) -> Page:
         if verb not in VERBS:
             raise NotFoundException
-        chosen = self._desk.choose(as_text(request.query_params.get("fault")))
+        chosen = self._selection.choose(as_text(request.query_params.get("fault")))
         read = read_of(request)
         read.filter = {"fault": chosen.fault}
         read.rows = len(chosen.first)
@@ -150,7 +150,7 @@ class OpsPages:
     def _mend_parked(self, request: AnyRequest, verb: str) -> Page:
         if verb not in PARKED_VERBS:
             raise NotFoundException
-        chosen = self._desk.choose_parked(as_text(request.query_params.get("case")))
+        chosen = self._selection.choose_parked(as_text(request.query_params.get("case")))
         read = read_of(request)
         read.case = chosen.case
         read.rows = len(chosen.first)

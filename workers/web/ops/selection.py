@@ -70,7 +70,7 @@ class ChosenParked(msgspec.Struct, frozen=True, kw_only=True):
         return _mark(ids, ids)
 
 
-class MendingDesk:
+class Selection:
     """Looks at the dead letters of a fault, or the events parked for a case; requeues, retries or discards them."""
 
     def __init__(self, engine: Engine, make_recording: Callable[[], Recording], *, give_up_s: float) -> None:

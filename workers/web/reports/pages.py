@@ -46,7 +46,7 @@ from caselog.workers.web.openapi import (
 from caselog.workers.web.reports.bar_chart import Chart, draw, spoken, step
 from caselog.workers.web.reports.cells import Cell, cells
 from caselog.workers.web.reports.documents import NoAnswer, asking, described, written_answer
-from caselog.workers.web.reports.query import DAY, Question, question
+from caselog.workers.web.reports.query import DAY, ReportQuery, question
 from caselog.workers.web.templating import about, make_environment, root_of
 
 MOST_ROWS: Final = 500
@@ -148,7 +148,7 @@ class ReportPages:
             found.close()
         return Stream(found.chunks(), media_type=FORMS[form], headers=headers)
 
-    def _question(self, request: _Request, report: Report) -> Question:
+    def _question(self, request: _Request, report: Report) -> ReportQuery:
         return question(report, request.query_params.multi_items(), self._zone, datetime.now(UTC))
 
     def _shown(self, db: Any, reading: Reading) -> Shown:
@@ -175,7 +175,7 @@ class ReportPages:
             choices=read_choices(db, reading),
         )
 
-    def _refuse(self, request: _Request, error: CaselogError, asked: Question | None = None) -> Response[Any]:
+    def _refuse(self, request: _Request, error: CaselogError, asked: ReportQuery | None = None) -> Response[Any]:
         status = _STATUS[type(error)]
         if _prefers(request) != "html":
             return _json({"status": int(status), "detail": str(error)}, status)
@@ -184,7 +184,7 @@ class ReportPages:
         return self._report_page(request, asked, None, status, str(error))
 
     def _report_page(
-        self, request: _Request, asked: Question, shown: Shown | None, status: HTTPStatus, error: str
+        self, request: _Request, asked: ReportQuery, shown: Shown | None, status: HTTPStatus, error: str
     ) -> Response[Any]:
         return self._page(
             request,
@@ -261,7 +261,7 @@ def _prefers(request: _Request) -> str:
 
 
 def _filters(
-    asked: Question, choices: Mapping[str, Sequence[str | None]]
+    asked: ReportQuery, choices: Mapping[str, Sequence[str | None]]
 ) -> list[tuple[Column, str | None, list[str] | None]]:
     """Each column to filter by, its value that was asked for, and what can be chosen: the empty value as ''.
 

@@ -10,24 +10,23 @@ from urllib.parse import urlencode
 from zoneinfo import ZoneInfo
 
 import msgspec
-import typer
 
 from caselog.events.errors import did_you_mean
 from caselog.schema.reports.catalogue import REPORTS
 from caselog.schema.reports.reading import PERIODS, BadRequest, Reading, check_period, filters, periods
 from caselog.schema.reports.terms.report import Report
-from caselog.workers.rows.timestamps import moment
+from caselog.workers.rows.timestamps import NotAMoment, moment
 
 DEFAULT_DAYS: Final = 30
 DAY: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 PARAMETERS: Final = ("from", "to", "by", "where", "now", "format")
 
 
-class Question(msgspec.Struct, frozen=True, kw_only=True):
+class ReportQuery(msgspec.Struct, frozen=True, kw_only=True):
     """A query as it was written, with defaults where it says nothing. Anything may be wrong with it: see `reading`.
 
-    `where` holds (column, value) in the order given; an empty value asks for empty ones. `strange` are the parameters
-    that no report has, `unclear` the conditions that have no `=`.
+    `where` holds (column, value) in the order given; an empty value asks for empty ones. `unknown` are the parameters
+    that no report has, `malformed` the conditions that have no `=`.
     """
 
     report: Report
@@ -36,17 +35,17 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
     by: str = ""
     where: tuple[tuple[str, str], ...] = ()
     now: str = ""
-    strange: tuple[str, ...] = ()
-    unclear: tuple[str, ...] = ()
+    unknown: tuple[str, ...] = ()
+    malformed: tuple[str, ...] = ()
     asked_at: datetime
     zone: ZoneInfo
 
     def reading(self) -> Reading:
         """What is to be read. Raises `BadRequest`: one line, with the nearest right name."""
         known = [*PARAMETERS, *(column.name for column in filters(self.report))]
-        for name in self.strange:
+        for name in self.unknown:
             raise BadRequest(f"there is no parameter {name!r}: choose {', '.join(known)}.{did_you_mean(name, known)}")
-        for condition in self.unclear:
+        for condition in self.malformed:
             raise BadRequest(f"where: {condition!r} is no condition; give one such as category=debt")
         where = dict(self.where)
         for name, value in self.where:
@@ -72,7 +71,7 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
         said += [("now", self.now)] if self.now else []
         return urlencode([*said, *more.items()])
 
-    def about(self, report: Report) -> Question:
+    def about(self, report: Report) -> ReportQuery:
         """The same of another report, without the conditions and the period that only others have."""
         others = {column.name for other in REPORTS.values() for column in filters(other)}
         others -= {column.name for column in filters(report)}
@@ -81,19 +80,19 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
             report=report,
             by="" if self.by in PERIODS and self.by not in periods(report) else self.by,
             where=tuple(pair for pair in self.where if pair[0] not in others),
-            strange=tuple(name for name in self.strange if name not in others and name != "report"),
+            unknown=tuple(name for name in self.unknown if name not in others and name != "report"),
         )
 
     def _moment(self) -> datetime:
         if not self.now:
             return self.asked_at
         try:
-            return moment(self.now, self.zone, "now")
-        except typer.BadParameter as error:
-            raise BadRequest(f"now: {error.message}") from None
+            return moment(self.now, self.zone)
+        except NotAMoment as error:
+            raise BadRequest(f"now: {error}") from None
 
 
-def question(report: Report, query: Iterable[tuple[str, str]], zone: ZoneInfo, asked_at: datetime) -> Question:
+def question(report: Report, query: Iterable[tuple[str, str]], zone: ZoneInfo, asked_at: datetime) -> ReportQuery:
     """What a query asks of this report. Of a parameter that is given twice, the last counts; `where` adds up.
 
     A column's own name asks for its value too, as the fields of the page's form do: `category=debt`. An empty value
@@ -101,7 +100,7 @@ def question(report: Report, query: Iterable[tuple[str, str]], zone: ZoneInfo, a
     """
     said: dict[str, str] = {}
     where: list[tuple[str, str]] = []
-    unclear: list[str] = []
+    malformed: list[str] = []
     names = {column.name for column in filters(report)}
     for name, value in query:
         if name == "where" and value:
@@ -109,22 +108,22 @@ def question(report: Report, query: Iterable[tuple[str, str]], zone: ZoneInfo, a
             if equals:
                 where.append((column, wanted))
             else:
-                unclear.append(value)
+                malformed.append(value)
         elif name in names and value:
             where.append((name, value))
         elif name not in names:
             said[name] = value
     today = asked_at.astimezone(zone).date()
     last = said.get("to") or str(today)
-    return Question(
+    return ReportQuery(
         report=report,
         first=said.get("from") or str(_before(last, today)),
         last=last,
         by=said.get("by", ""),
         where=tuple(dict.fromkeys(where)),
         now=said.get("now", ""),
-        strange=tuple(name for name in said if name not in PARAMETERS),
-        unclear=tuple(unclear),
+        unknown=tuple(name for name in said if name not in PARAMETERS),
+        malformed=tuple(malformed),
         asked_at=asked_at.astimezone(UTC),
         zone=zone,
     )

@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 
 from caselog.schema.reports.catalogue import REPORTS, get_report
 from caselog.schema.reports.reading import BadRequest, Reading, periods
-from caselog.workers.web.reports.query import Question, question
+from caselog.workers.web.reports.query import ReportQuery, question
 
 LONDON = ZoneInfo("Europe/London")
 # In London it is the 2nd already.
 ASKED_AT = datetime(2026, 7, 1, 23, 30, tzinfo=UTC)
 
 
-def asked(query: str, name: str = "outcomes") -> Question:
+def asked(query: str, name: str = "outcomes") -> ReportQuery:
     return question(get_report(name), parse_qsl(query, keep_blank_values=True), LONDON, ASKED_AT)
 
 
