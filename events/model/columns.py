@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from operator import attrgetter, is_
 from types import NoneType
 from typing import Annotated, Any, ClassVar, Final, Protocol, TypeAlias, TypeVar
@@ -189,12 +189,16 @@ def _check_settable(what: str, case: CaseState) -> None:
         column = str(error).rpartition("`$.")[2].rstrip("`").partition("[")[0]
         raise _not_allowed(what, column) from None
     for name in _TIMES:
-        if (time := getattr(case, name)) is not None and not is_in_years(time):
-            raise _not_allowed(what, name)
+        if (time := getattr(case, name)) is not None:
+            if not is_in_years(time):
+                raise _not_allowed(what, name)
+            # As it will be read again: two moments of one zone are compared by its clock, which shows an hour twice.
+            if time.tzinfo is not UTC:
+                setattr(case, name, time.astimezone(UTC))
     if not _PLAIN.issuperset(map(type, _settable(case))):
         # An enumeration's member, say: it is a text, but the driver takes no array of such and others.
         for name in SETTABLE:
-            value = getattr(converted, name)
+            value = getattr(case if name in _TIMES else converted, name)
             setattr(case, name, str.__str__(value) if isinstance(value, str) else value)
 
 

@@ -18,6 +18,7 @@ from caselog.events.errors import CaselogError
 from caselog.schema.operations import audit
 from caselog.schema.recording.store import GATE
 from caselog.schema.sessions.connection import make_engine
+from caselog.schema.sessions.leaving import without_limits
 
 MIGRATIONS: Final = Path(__file__).parent
 # Any number that nothing else locks: two deploys that migrate at once take turns.
@@ -79,6 +80,7 @@ def _migrate(
     engine: Engine, tell: Callable[[str], object], back_to: str | None, by: By | None
 ) -> tuple[str | None, str | None]:
     with engine.begin() as connection:
+        connection.execute(text(without_limits(here=True)))
         connection.execute(text("select pg_advisory_xact_lock(:lock)"), {"lock": MIGRATION_LOCK})
         before = current_revision(connection)
         if is_ahead(before):

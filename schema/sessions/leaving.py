@@ -80,6 +80,10 @@ _AS_WE_READ: Final = {
 }
 
 
+# For what takes as long as the log is long. What this server does not know of them, it does not limit.
+_LIMITS: Final = ("statement_timeout", "lock_timeout", "transaction_timeout", "idle_session_timeout")
+
+
 def why_left(error: BaseException) -> str | None:
     """Why the session that gave this error is of no use any more, in words; None where it may be used again."""
     if not isinstance(error, psycopg.Error) or error.sqlstate is None:
@@ -98,6 +102,12 @@ def first_words(settings: dict[str, str]) -> bytes:
 def session_words(settings: dict[str, str]) -> bytes:
     """The same for a session of one's own, as long as it lasts: nobody else has left anything in it."""
     return "; ".join(_said("set", settings)).encode()
+
+
+def without_limits(*, here: bool) -> str:
+    """SQL that lifts the limits of statements: of this transaction (`here`), or of a session of one's own."""
+    names = ", ".join(f"'{name}'" for name in _LIMITS)
+    return f"select set_config(name, '0', {str(here).lower()}) from pg_settings where name in ({names})"  # noqa: S608 - ours
 
 
 def _said(how: str, settings: dict[str, str]) -> Iterator[str]:

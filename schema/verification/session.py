@@ -21,7 +21,7 @@ from caselog.events.model.codes import Code
 from caselog.events.model.state import CaseState
 from caselog.schema.reports.facts import KINDS
 from caselog.schema.sessions.connection import make_engine
-from caselog.schema.sessions.leaving import session_words
+from caselog.schema.sessions.leaving import session_words, without_limits
 from caselog.schema.sql import arrays, tables
 from caselog.schema.verification.findings import Finding
 
@@ -70,6 +70,8 @@ def open_session(database_url: str) -> Session:
     session.autocommit = True
     # It is this session's alone, and a proof is several transactions: what each says elsewhere is said here once.
     session.execute(session_words({"jit": "off", "idle_in_transaction_session_timeout": "0"}))
+    # Nor is it for anybody to end it who limits statements: a long log takes long, and a part of it is nothing.
+    session.execute(without_limits(here=False).encode())
     # Whole tables are read in order: sort in memory where it fits, and plan for all rows, not for the first ones.
     session.execute("set work_mem = '64MB'")
     session.execute("set cursor_tuple_fraction = 1")

@@ -154,9 +154,11 @@ def _database_lost_is_one_line() -> Iterator[None]:
     try:
         yield
     except psycopg.Error as error:
-        if why_left(error) is None and not isinstance(error, psycopg.OperationalError):
-            raise
         said = (hush(error) or str(error)).strip()
+        if type(error) is psycopg.InternalError and error.sqlstate is None:
+            said = "a query was cancelled half-way"  # the driver's own words are of the answers that it got
+        elif why_left(error) is None and not isinstance(error, psycopg.OperationalError):
+            raise
         remedy = "run this again"
         if isinstance(error, psycopg.errors.ReadOnlySqlTransaction):
             remedy = "run this on the primary (CASELOG_DATABASE_DIRECT_URL): even to compare takes temporary tables"

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from enum import IntEnum, StrEnum
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from support.builders.plain_code import FIELDS
@@ -172,6 +173,69 @@ def test_what_a_rule_sets_within_the_bounds_stands_as_plain_values() -> None:
         ("open", str), ("motor", str), (3, int),
     ]  # fmt: skip
     assert (case.requires_action_at, case.search_field, case.open_complaints) == (latest, "Ünï \U0001f600", ("a",))
+
+
+class Fickle(tzinfo):
+    """A zone that answers something else each time that it is asked."""
+
+    asked = 0
+
+    def utcoffset(self, _: datetime | None) -> timedelta:
+        self.asked += 1
+        return timedelta(hours=self.asked % 5)
+
+    def dst(self, _: datetime | None) -> None:
+        return None
+
+    def tzname(self, _: datetime | None) -> str:
+        return "fickle"
+
+
+@pytest.mark.parametrize("batches", [1, 3])
+@pytest.mark.parametrize("rule_sets", ["first", "second", "gap", "fickle"])
+def test_a_time_is_the_same_moment_before_and_after_it_was_stored(rule_sets: str, batches: int) -> None:
+    """Clocks show an hour twice, and leave one out: compared by their faces, such times equal each other or nothing."""
+    twice = datetime(2026, 10, 25, 1, 30, tzinfo=ZoneInfo("Europe/London"))
+    time = {
+        "first": twice,
+        "second": twice.replace(fold=1),
+        "gap": datetime(2026, 3, 29, 1, 30, tzinfo=ZoneInfo("Europe/London")),
+        "fickle": datetime(2026, 3, 2, 9, tzinfo=Fickle()),
+    }[rule_sets]
+    case = world_of(setting(requires_action_at=time), batches=batches).cases["C-1"]
+    found = case.requires_action_at
+    assert found is not None
+    assert (type(found), found.tzinfo, found.fold) == (datetime, UTC, 0)
+    if rule_sets != "fickle":
+        assert found == time.astimezone(UTC)
+    else:
+        assert found.date() == time.date()
+
+
+def test_another_moment_of_the_hour_that_comes_twice_is_no_repetition() -> None:
+    """And the same moment is one, however the events come."""
+
+    class Twice(BaseEvent):
+        key = "own"
+        codes = {"DONE": FIELDS}
+
+        def apply(self, case: CaseState, log: Log) -> None:
+            zone = ZoneInfo("Europe/London")
+            case.requires_action_at = datetime(2026, 10, 25, 1, 30, tzinfo=zone, fold=log.context["fold"])
+
+    for folds, suppressed in (((0, 0), [False, True]), ((0, 1), [False, False])):
+        story = [event(1, "claim"), *(event(number, "own", fold=fold) for number, fold in enumerate(folds, start=2))]
+        for one in story:
+            one["data"]["notes"] = ""
+        for batches in ([story], [[one] for one in story]):
+            registry = EventRegistry()
+            registry.register(Claim)
+            registry.register(Twice)
+            world = MemoryWorld(registry=registry)
+            for batch in batches:
+                world.record(*batch)
+            logs = sorted(world.logs.values(), key=lambda log: log.occurred_at)
+            assert [log.suppressed for log in logs if log.key == "own"] == suppressed
 
 
 def test_a_rule_may_set_anew_what_stands_already() -> None:

@@ -62,7 +62,7 @@ EVERY_TABLE = 'log, "case", timer, dead_letter, parked, report_outbox, report_su
 KILLED = """
 import os, signal, sys
 from contextlib import contextmanager
-from proof import RULES
+from support.oracle.proof import RULES
 from caselog.events.model.registry import autodiscover
 from caselog.schema.verification import rebuild as rebuilding
 from caselog.workers.verification.rebuild import rebuild

@@ -50,7 +50,7 @@ TABLES = 'log, "case", timer, dead_letter, parked, report_outbox, report_sum, ca
 # An aggregator that is killed when a block's sums are added up and its facts written, but nothing is committed.
 KILLED = """
 import os, signal, sys
-from proof import add_up_reports
+from support.oracle.proof import add_up_reports
 from caselog.events.model.registry import autodiscover
 from caselog.schema.reports import facts
 
