@@ -273,8 +273,9 @@ def test_a_url_of_another_kind_is_refused_with_the_kinds_there_are() -> None:
 
 def test_importing_the_publisher_brings_no_database_and_no_jobs() -> None:
     check = (
-        "import sys, events; assert 'kombu' not in sys.modules; from events import Publisher; "
-        "print([name for name in ('sqlalchemy', 'psycopg', 'dramatiq', 'workers', 'schema') if name in sys.modules])"
+        "import sys, caselog.events; assert 'kombu' not in sys.modules; from caselog.events import Publisher; "
+        "heavy = ('sqlalchemy', 'psycopg', 'dramatiq', 'caselog.workers', 'caselog.schema'); "
+        "print([name for name in heavy if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
@@ -282,7 +283,7 @@ def test_importing_the_publisher_brings_no_database_and_no_jobs() -> None:
 
 def test_a_publisher_left_open_still_sends_at_exit_and_warns(any_broker: Broker) -> None:
     script = (
-        "import sys; from events import Publisher\n"
+        "import sys; from caselog.events import Publisher\n"
         "publisher = Publisher(sys.argv[1], source='/test', linger_ms=60_000)\n"
         "publisher.publish({'type': 'a', 'id': 'e-0', 'subject': 'C-0'}).result(60)\n"
         "publisher.publish({'type': 'a', 'id': 'e-1', 'subject': 'C-0'})"

