@@ -105,6 +105,13 @@ soak: $(STAMP) ## Load a whole pipeline for SECONDS=3600 at RATE=200 events a se
 migrate: $(STAMP) ## Bring the database of CASELOG_DATABASE_URL, or of a running `make run`, to the current schema
 	$(BIN)/python $(BIN)/caselog migrate
 
+# The packages of the examples for Node in docs/use-from-your-app.md, whose tests are skipped without them.
+NODE_PACKAGES := amqplib@2.3.1 cloudevents@10.0.0 redis@6.3.1
+
+.PHONY: node
+node: $(STAMP) ## Install the npm packages that the examples for Node need into .venv/node (needs npm, Node 20 to 24)
+	npm install --prefix .venv/node --no-save --no-package-lock --no-audit --no-fund --ignore-scripts --loglevel=error $(NODE_PACKAGES)
+
 .PHONY: lock
 lock: ## Write requirements.lock anew from pyproject.toml (needs uv)
 	uv pip compile --universal --python-version 3.11 --generate-hashes --extra workers --group dev pyproject.toml \
