@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from caselog.events.errors import EventRejected, MalformedEvent, PublishError
+from caselog.events.errors import BufferFull, EventRejected, MalformedEvent, PublisherClosed, PublishError
 from caselog.events.model.codes import LogLevel, LogType, RequiresActionBy, Role
 from caselog.events.model.registry import BaseEvent, autodiscover, event_registry
 
@@ -13,12 +13,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BaseEvent",
+    "BufferFull",
     "EventRejected",
     "LogLevel",
     "LogType",
     "MalformedEvent",
     "PublishError",
     "Publisher",
+    "PublisherClosed",
     "RequiresActionBy",
     "Role",
     "autodiscover",

@@ -9,6 +9,7 @@ One background thread sends; everything here may be called from any thread.
 from __future__ import annotations
 
 import atexit
+import os
 import threading
 import warnings
 from collections import deque
@@ -66,7 +67,8 @@ class Publisher:
     `reach_for_s`: the same as long as this publisher never had a connection; None: as `retry_for_s`. Connecting counts;
     an attempt that is under way then still ends.
 
-    Close it, or use it as a context manager. Do not use it across a fork.
+    Close it, or use it as a context manager. It is of the process that made it: a process that is forked from that one
+    has none of its thread, so there `publish` and `flush` raise `PublisherClosed`, and `close` leaves it to its owner.
     """
 
     def __init__(
@@ -93,6 +95,7 @@ class Publisher:
         # How long a message is tried for now.
         self._try_for_s = retry_for_s if reach_for_s is None else reach_for_s
 
+        self._process = os.getpid()
         self._changed = threading.Condition()
         self._waiting: deque[_Batch] = deque()
         self._sent_s = -self._linger_s
@@ -130,6 +133,7 @@ class Publisher:
         Raises `PublishError` with the events that were given up since the last call, and `TimeoutError` where the
         broker has not confirmed all in time; those go on being sent.
         """
+        self._refuse_another_process()
         with self._changed:
             target = self._flush_up_to = self._accepted
             self._changed.notify_all()
@@ -141,6 +145,8 @@ class Publisher:
 
     def close(self) -> None:
         """Flush and disconnect. Raises as `flush` does; the publisher is closed all the same."""
+        if os.getpid() != self._process:
+            return
         with self._changed:
             self._is_closing = True
             self._changed.notify_all()
@@ -156,12 +162,15 @@ class Publisher:
         self.close()
 
     def _close_at_exit(self) -> None:
+        if os.getpid() != self._process:
+            return
         warnings.warn("a Publisher was not closed: close it, or use it in a with block", ResourceWarning, stacklevel=1)
         self.close()
 
     def _add(self, encoded: list[tuple[bytes, str]]) -> list[Future[None]]:
         """Append the events to the open batch, or to new ones; the futures of their batches, in order."""
         futures: list[Future[None]] = []
+        self._refuse_another_process()
         with self._changed:
             if len(self._given_up) >= self._buffer_events:
                 self._raise_given_up(also=[raw for raw, _ in encoded])
@@ -190,6 +199,14 @@ class Publisher:
             if self._waiting and self._is_full(self._waiting[0]):
                 self._changed.notify_all()
         return futures
+
+    def _refuse_another_process(self) -> None:
+        """Before its lock is asked for, which nobody may ever give back here."""
+        if os.getpid() != self._process:
+            raise PublisherClosed(
+                f"this Publisher belongs to process {self._process}, from which this one was forked, and nothing was "
+                f"taken: make one in each process, after the fork"
+            )
 
     def _is_full(self, batch: _Batch) -> bool:
         return len(batch.events) >= self._batch_events

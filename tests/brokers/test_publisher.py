@@ -298,3 +298,36 @@ def test_the_publisher_needs_no_recorder_to_have_been_there_first(any_broker: Br
     with Publisher(any_broker.url, source="/test") as publisher:
         publisher.publish(event(0)).result(timeout=DEADLINE_S)
     assert broker.queue_status(any_broker.connect(), "caselog.events").ready == 1
+
+
+FORKED = """
+import os, sys
+from caselog.events import Publisher, PublisherClosed
+publisher = Publisher(sys.argv[1], source="/test")
+publisher.publish({"type": "a", "id": "e-0", "subject": "C-0"}).result(60)
+child = os.fork()
+if child == 0:
+    for work in (lambda: publisher.publish({"type": "a", "id": "lost", "subject": "C-0"}), publisher.flush):
+        try:
+            work()
+        except PublisherClosed as error:
+            print(error, flush=True)
+    publisher.close()
+    with Publisher(sys.argv[1], source="/test") as own:
+        own.publish({"type": "a", "id": "e-1", "subject": "C-0"})
+    sys.exit(3)
+_, status = os.waitpid(child, 0)
+with publisher:
+    publisher.publish({"type": "a", "id": "e-2", "subject": "C-0"})
+sys.exit(os.waitstatus_to_exitcode(status))
+"""
+
+
+def test_a_forked_process_is_told_that_the_publisher_is_its_parents(any_broker: Broker) -> None:
+    """It would take events that nobody sends. The parent's goes on, and one of its own works."""
+    done = subprocess.run(
+        [sys.executable, "-c", FORKED, any_broker.url], capture_output=True, text=True, check=False, timeout=DEADLINE_S
+    )
+    assert (done.returncode, done.stderr) == (3, "")
+    assert done.stdout.count("from which this one was forked, and nothing was taken") == 2
+    assert sorted(found.id for found in any_broker.events(3)) == ids(0, 3)
