@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
+
+import psycopg
 
 # Here the order says nothing but where to begin; elsewhere it says whom to prefer, or a server is drawn.
 _ANY_ORDER: Final = ("read-write", "primary", "read-only", "standby")
-# By the list as it stands in the URL: host and port of the one to begin with, for all engines of this process.
-_good: dict[tuple[str, str, str], tuple[str, str]] = {}
+# Where a server is said to be: its host, hostaddr and port, as far as the list has them.
+Place: TypeAlias = tuple[str, ...]
+_WHERE: Final = ("host", "hostaddr", "port")
+# By the list as it stands in the URL: the place to begin with, for all engines of this process.
+_good: dict[tuple[str, ...], Place] = {}
 
 
 def begin_with_the_good(parameters: dict[str, Any]) -> dict[str, Any]:
@@ -20,38 +25,31 @@ def begin_with_the_good(parameters: dict[str, Any]) -> dict[str, Any]:
     if good is None or good not in places:
         return parameters
     at = places.index(good)
-    places = places[at:] + places[:at]
-    return {
-        **parameters,
-        "host": ",".join(host for host, _ in places),
-        "port": ",".join(port for _, port in places),
-    }
+    return _with(parameters, places[at:] + places[:at])
 
 
-def remember(parameters: dict[str, Any], host: str, port: int) -> None:
-    """Note which one of the list that these parameters had (not turned) gave a session."""
+def remember(parameters: dict[str, Any], info: psycopg.ConnectionInfo) -> None:
+    """Note which one of the list that these parameters had (not turned) gave the session of which this is told."""
     for place in _places(parameters):
-        if place[0] == host and place[1] in ("", str(port)):
+        if _is_at(parameters, place, info):
             _good[_list_of(parameters)] = place
             return
 
 
-def pass_over(parameters: dict[str, Any], host: str, port: int) -> None:
+def pass_over(parameters: dict[str, Any], info: psycopg.ConnectionInfo) -> None:
     """Begin with the one after this: it gives sessions, and is not to be used, as an old primary that came back."""
     places = _places(parameters)
     for at, place in enumerate(places):
-        if place[0] == host and place[1] in ("", str(port)):
+        if _is_at(parameters, place, info):
             _good[_list_of(parameters)] = places[(at + 1) % len(places)]
             return
 
 
-def without(parameters: dict[str, Any], host: str, port: int) -> dict[str, Any] | None:
+def without(parameters: dict[str, Any], info: psycopg.ConnectionInfo) -> dict[str, Any] | None:
     """The driver's parameters without this host, whatever the order says; None where no other is left."""
-    hosts, ports = _hosts(parameters)
-    left = [at for at in zip(hosts, ports, strict=False) if not (at[0] == host and at[1] in ("", str(port)))]
-    if len(hosts) != len(ports) or not left or len(left) == len(hosts) or "hostaddr" in parameters:
-        return None
-    return {**parameters, "host": ",".join(name for name, _ in left), "port": ",".join(number for _, number in left)}
+    places = _listed(parameters)
+    left = [place for place in places if not _is_at(parameters, place, info)]
+    return _with(parameters, left) if left and len(left) < len(places) else None
 
 
 def in_a_line(said: str) -> str:
@@ -62,22 +60,37 @@ def in_a_line(said: str) -> str:
     return "; ".join(line.removeprefix("- ") for line in said.splitlines() if line.startswith("- host: ")) or said
 
 
-def _places(parameters: dict[str, Any]) -> list[tuple[str, str]]:
-    hosts, ports = _hosts(parameters)
+def _places(parameters: dict[str, Any]) -> list[Place]:
+    """Of a list whose order says nothing else than where to begin."""
+    places = _listed(parameters)
     if (
-        len(hosts) == 1
-        or len(hosts) != len(ports)
-        or "hostaddr" in parameters
+        len(places) == 1
         or parameters.get("target_session_attrs") not in _ANY_ORDER
         or parameters.get("load_balance_hosts", "disable") != "disable"
     ):
         return []
-    return list(zip(hosts, ports, strict=True))
+    return places
 
 
-def _hosts(parameters: dict[str, Any]) -> tuple[list[str], list[str]]:
-    return str(parameters.get("host", "")).split(","), str(parameters.get("port", "")).split(",")
+def _listed(parameters: dict[str, Any]) -> list[Place]:
+    """Each place of the list; none where its parts have not equally many."""
+    parts = [str(parameters[name]).split(",") for name in _WHERE if name in parameters]
+    return list(zip(*parts, strict=True)) if len(set(map(len, parts))) == 1 else []
 
 
-def _list_of(parameters: dict[str, Any]) -> tuple[str, str, str]:
-    return (str(parameters["host"]), str(parameters.get("port")), str(parameters.get("target_session_attrs")))
+def _with(parameters: dict[str, Any], places: list[Place]) -> dict[str, Any]:
+    names = [name for name in _WHERE if name in parameters]
+    return {**parameters, **dict(zip(names, map(",".join, zip(*places, strict=True)), strict=True))}
+
+
+def _is_at(parameters: dict[str, Any], place: Place, info: psycopg.ConnectionInfo) -> bool:
+    said = dict(zip([name for name in _WHERE if name in parameters], place, strict=True))
+    return (
+        said.get("host") in (None, "", info.host)
+        and said.get("hostaddr") in (None, "", info.hostaddr)
+        and said.get("port") in (None, "", str(info.port))
+    )
+
+
+def _list_of(parameters: dict[str, Any]) -> tuple[str, ...]:
+    return tuple(str(parameters.get(name)) for name in (*_WHERE, "target_session_attrs"))

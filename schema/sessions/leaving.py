@@ -157,7 +157,7 @@ class SessionDialect(PGDialect_psycopg):
                 raise
             driver = cast("psycopg.Connection[Any]", getattr(connection, "driver_connection", connection))
             self._parameters[driver] = parameters
-            others = without(left, driver.info.host, driver.info.port)
+            others = without(left, driver.info)
             if others is None and fenced is None:
                 break
             try:
@@ -174,7 +174,7 @@ class SessionDialect(PGDialect_psycopg):
                 raise
             else:
                 break
-        remember(parameters, driver.info.host, driver.info.port)
+        remember(parameters, driver.info)
         return connection
 
     def do_begin(self, dbapi_connection: Any) -> None:
@@ -215,7 +215,7 @@ class SessionDialect(PGDialect_psycopg):
             self.fence.admit(server, driver.info.host, driver.info.port)
         except OlderTimeline:
             _end(driver, b"rollback; " + _END)
-            pass_over(self._parameters.get(driver, {}), driver.info.host, driver.info.port)
+            pass_over(self._parameters.get(driver, {}), driver.info)
             raise
 
     def do_ping(self, dbapi_connection: Any) -> bool:

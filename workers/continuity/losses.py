@@ -151,10 +151,11 @@ def _there(db: Connection, names: Collection[Name], since: datetime) -> set[Name
     events = {name for name in names if not isinstance(name, Letter)}
     kept = continuity.kept_events(db, events.union(own.values()))
     digests = continuity.kept_letters(db, {letter.sha256 for letter in letters}) if letters else set()
-    refused = continuity.refused_events(db, lacking, since) if (lacking := events - kept) else set()
+    # Also of a dead letter: sent again, an event may be written in other bytes, with a trace of its own, say.
+    refused = continuity.refused_events(db, lacking, since) if (lacking := events.union(own.values()) - kept) else set()
     return {
         *(events & (kept | refused)),
-        *(letter for letter in letters if letter.sha256 in digests or own.get(letter) in kept),
+        *(letter for letter in letters if letter.sha256 in digests or own.get(letter) in kept | refused),
     }
 
 

@@ -35,6 +35,8 @@ _PREFIX_MIN: Final = {4: 8, 6: 16}
 # Nor are more than so many networks of the shortest prefix.
 _LARGEST_MAX: Final = 4
 _ALIKE: Final = 0.8
+# What stands before a role where somebody says that it is one: `role:`, `caselog/`, `app_`.
+_PREFIX: Final = re.compile(r".*[:/_.\-=|]")
 _HOW: Final = (
     "expected addresses=10.1.2.3,10.2.0.0/16 user=X-Forwarded-User roles=X-Forwarded-Groups: where the proxy comes "
     "from, and the headers in which it says user and roles"
@@ -136,11 +138,22 @@ def _granted(said: str) -> Grant:
 
 
 def _is_bound(word: str) -> bool:
-    """Whether a word is a role with a provider, or was meant to be: `Reader@prov-7`, `reader%40prov-7`, `@prov-7`."""
-    names, at, _ = unquote(normalize("NFKC", word)).lower().partition("@")
+    """Whether a word is a role with a provider, or was meant to be: `Reader@prov-7`, `reader%40prov-7`, `@prov-7`.
+
+    Also under a name that says that it is one: `role:reader@prov-7`.
+    """
+    plain = normalize("NFKC", word)
+    while (unquoted := unquote(plain)) != plain:  # it only grows shorter
+        plain = unquoted
+    plain = plain.lower()
+    names, at, _ = plain.partition("@")
     return bool(at) and any(
-        not name or get_close_matches(name, list(TokenRole), cutoff=_ALIKE) for name in names.strip().split("+")
+        not name or _is_alike(name) or _is_alike(_PREFIX.sub("", name)) for name in names.strip().split("+")
     )
+
+
+def _is_alike(name: str) -> bool:
+    return bool(get_close_matches(name, list(TokenRole), cutoff=_ALIKE))
 
 
 def _values(headers: Iterable[tuple[bytes, bytes]], name: str) -> list[bytes]:

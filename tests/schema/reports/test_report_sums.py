@@ -127,7 +127,8 @@ def test_a_case_counts_under_its_present_category_and_takes_with_it_what_it_adde
 def test_what_counts_in_no_report_by_the_present_category_is_known() -> None:
     """A log whose case moves is read only where it can count: where it creates the case or stops a timer."""
     idle = set(ReportTally(Definitions(event_registry), LONDON).idle)
-    codes = {(code.key, code.code): code for code in event_registry.codes()}
+    # Retired ones as well: a test before may have left some.
+    codes = {(code.key, code.code): code for code in event_registry.folded_codes()}
     assert idle == {name for name, code in codes.items() if not (code.creates_case or code.stops_timer)} != set()
 
 

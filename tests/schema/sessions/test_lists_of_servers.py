@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from time import monotonic
 from typing import Any
 
+import psycopg
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
@@ -15,6 +16,7 @@ from support.servers.dead_ports import Silent, in_turn, refusing
 from support.servers.own_postgres import OwnPostgres
 
 from caselog.schema.sessions.connection import make_engine
+from caselog.schema.sessions.hosts import begin_with_the_good, pass_over, remember, without
 
 PORT = text("select inet_server_port()")
 
@@ -72,6 +74,25 @@ def test_a_list_of_addresses_is_one_of_hosts(primary: OwnPostgres, dead: list[st
     named = ",".join(f"{name}:{port}" for name, port in zip("abc", ports.split(","), strict=True))
     place = f"{primary.user}@{named}/{primary.database}"
     assert port_of(f"postgresql://{place}?hostaddr={hosts}") == primary.port
+
+
+@pytest.mark.parametrize("more", [{}, {"host": "a,b"}], ids=["alone", "with names"])
+def test_one_of_a_list_of_addresses_is_passed_over_and_left_out_as_one_of_hosts(
+    primary: OwnPostgres, standby: OwnPostgres, more: dict[str, str]
+) -> None:
+    """As an old primary is that comes back."""
+    places = [address.split(":") for address in (primary.address, standby.address)]
+    addresses, ports = (",".join(parts) for parts in zip(*places, strict=True))
+    listed = {**more, "hostaddr": addresses, "port": ports, "target_session_attrs": "read-write"}
+    with psycopg.connect(**listed, user=primary.user, dbname=primary.database) as driver:  # type: ignore[arg-type]
+        left = without(listed, driver.info)
+        assert left is not None
+        assert (left["hostaddr"], left["port"]) == (places[1][0], places[1][1])
+        assert left.get("host") == ((more and "b") or None)
+        pass_over(listed, driver.info)
+        assert begin_with_the_good(listed)["port"] == f"{places[1][1]},{places[0][1]}"
+        remember(listed, driver.info)
+        assert begin_with_the_good(listed) == listed
 
 
 def test_the_server_that_takes_writes_is_found_unless_another_is_wanted(

@@ -278,6 +278,24 @@ def test_a_lost_dead_letter_is_there_again_also_once_it_is_recorded_or_waits(
         assert one.check().status
 
 
+def test_a_lost_dead_letter_is_there_again_as_one_in_other_bytes(
+    put_back: Callable[[], Callable[[], None]], database_url: str, redis_url: str
+) -> None:
+    """A Publisher gives each message the trace that it is sent in, and nobody promises the order of members."""
+    event = created("AB")
+    with installed(database_url, redis_url) as one:
+        nobody = Recording(one.engine, EventRegistry(), RULES, counting=Counting(one.memory))
+        one.record("EF")
+        restore = put_back()
+        nobody.record([decode(body(event))])
+        one.memory.flush()
+        restore()
+        assert one.verdict().missing == 1
+        trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+        nobody.record([decode(body({**event, "traceparent": trace}))])
+        assert one.check().status
+
+
 def test_an_emptied_redis_is_unknown_until_somebody_acknowledges(database_url: str, redis_url: str) -> None:
     with installed(database_url, redis_url) as one:
         one.record("AB")

@@ -74,6 +74,7 @@ def test_roles_that_are_ours_count_and_other_groups_do_not(said: str, grant: Gra
             [("X-User", "anna"), ("X-Groups", f"staff,reader,{bound}")]
             for bound in (
                 *("reader@prov-2%2", "reader@", "reader@a:b", "reader@%zz", "reader@a@b", "reader @prov-1"),
+                *("role:reader@prov-1", "caselog/role=reader@prov-1", "reader%252540prov-1"),
                 *("Reader@prov-1", "readers@prov-1", "reder@prov-1", "reader+staff@prov-1", "+reader@prov-1"),
                 *("reader%40prov-1", "reader\uff20prov-1", "reader@prov-2 North", "@prov-1", "personel@prov-1"),
             )

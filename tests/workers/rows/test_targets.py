@@ -130,7 +130,7 @@ def test_a_directory_elsewhere_needs_the_setting(tmp_path: Path, outside: str) -
 
 def test_a_store_whose_library_is_missing_is_told_at_once_with_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "s3fs", None)  # what an import finds where it is not installed
-    with pytest.raises(BadTarget, match=r"pip install 'caselog\[s3\]'"):
+    with pytest.raises(BadTarget, match=r"pip install 'caselog\[workers,s3\]'"):
         open_target("s3://bucket/x")
 
 
