@@ -259,7 +259,8 @@ class Settings(BaseSettings):
         if self.is_reading_open:
             return "open: whoever reaches the address may read everything; CASELOG_READING=token closes it"
         if self.tokens.include(TokenRole.READER):
-            return "closed: it takes a token of CASELOG_API_TOKENS"
+            word = "" if self.proxy is None else ", or the word of CASELOG_TRUSTED_PROXY"
+            return f"closed: it takes a token of CASELOG_API_TOKENS{word}"
         if self.proxy is not None:
             return "closed: it takes the word of CASELOG_TRUSTED_PROXY"
         return "closed, and nobody may read: CASELOG_API_TOKENS names no reader"
