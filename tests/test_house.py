@@ -137,7 +137,7 @@ def test_sql_lives_in_schema_alone(path: Path) -> None:
     }
     for node in ast.walk(tree):
         if id(node) not in prose and (said := said_by(node)):
-            assert not SQL.search(said), f"line {node.lineno}: {said!r}"
+            assert not SQL.search(said), f"line {getattr(node, 'lineno', 0)}: {said!r}"
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("sqlalchemy"):
             names = {alias.name for alias in node.names}
             assert not names & {"text", "select", "insert", "update", "delete"}, f"line {node.lineno}"
