@@ -25,7 +25,7 @@ from caselog.schema.recording import definitions, parking, store
 from caselog.schema.recording.dead_letters import DeadLetter
 from caselog.schema.recording.parking import Parked
 from caselog.schema.reports.tally import ReportTally
-from caselog.schema.sessions.connection import limit_idle
+from caselog.schema.sessions.connection import driver_of, limit_idle
 from caselog.workers.continuity.counting import Counting
 from caselog.workers.process import crash_points
 from caselog.workers.process.logs import get_logger
@@ -304,7 +304,8 @@ class Recording:
         self._folding.name(entries)
         if len(entries) == 1 and (self._is_patient or self._suspects.is_slow(entries[0])):
             limit_idle(db, PATIENCE_S)
-        with self._folding.rules(entries):
+        session = driver_of(db).fileno()
+        with self._folding.rules(entries, session=session):
             screened, refused = screen_all(entries, self._registry, now + self._rules.future_tolerance, self._folding)
         world, earlier, known = load(db, screened, self._registry, suspect_all=is_retry)
         if theirs := claim_parked(db, entries):
@@ -314,7 +315,7 @@ class Recording:
         self._progress()
         again = {s.position for s in screened if (s.event.source, s.event.id) in known} if known else set()
         fresh = [s for s in screened if s.position not in again] if again else screened
-        with self._folding.rules(entries):
+        with self._folding.rules(entries, session=session):
             if earlier is None:
                 plan = fold(fresh, world, self._registry, self._rules, iter(ids), self._folding.watch)
             else:

@@ -83,11 +83,17 @@ class Folding:
         self._held = _Held()
         self._sent = False
         self._has_forked = False
+        self._open: dict[int, object] = {}
 
     @contextmanager
-    def rules(self, entries: Sequence[Entry]) -> Iterator[None]:
-        """Within, rules are called, each announced by `watch`. Raises `Overdue` or `TooLong`; `fault` says why."""
+    def rules(self, entries: Sequence[Entry], *, session: int | None = None) -> Iterator[None]:
+        """Within, rules are called, each announced by `watch`. Raises `Overdue` or `TooLong`; `fault` says why.
+
+        `session`: the file of the database's session, which no rule may close.
+        """
         cells = self.cells
+        files = [] if self._shared is None else [file for file in (self._shared.file, session) if file is not None]
+        self._open = {file: _what_is(file) for file in files}
         self._entries = entries
         self._thread = threading.get_ident()
         self._began_s, self._computed_s = time.monotonic(), time.thread_time()
@@ -109,6 +115,11 @@ class Folding:
             raise Overdue
 
     def _end(self) -> None:
+        if any(_what_is(file) != what for file, what in self._open.items()):
+            # A rule has closed what this process has open, so nothing that it does is right any more. It ends, and the
+            # watcher sees that it did so within rules; whose, is found when each of these events is tried alone.
+            self.cells[POSITION] = NOBODYS
+            os.kill(os.getpid(), signal.SIGKILL)
         self.took_s = time.monotonic() - self._began_s
         with self._lock:
             self.cells[IS_ACTIVE] = 0
@@ -307,6 +318,15 @@ def _computed_s(thread: int) -> float:
     if not hasattr(time, "pthread_getcpuclockid"):
         return time.process_time()
     return time.clock_gettime(time.pthread_getcpuclockid(thread))
+
+
+def _what_is(file: int) -> object:
+    """What is open under this number; None: nothing."""
+    try:
+        found = os.fstat(file)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 _name: Final = attrgetter("item.source", "item.id")

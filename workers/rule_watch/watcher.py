@@ -34,6 +34,8 @@ CONNECT_TIMEOUT_S: Final = 5
 _STATE: Final = 0
 _USER_TICKS: Final = 11
 _STOPPED: Final = ("T", "t")
+# A zombie waits for its parent; where there is no such process, or no /proc, there is no state.
+_ENDED: Final = ("Z", "X", "")
 
 
 def watch(shared: Shared, database_url: str, limit_s: float) -> None:
@@ -73,16 +75,19 @@ def main(pid: int, file: int) -> None:
     hand = _Hand(pid, Shared(file), told["limit_s"])
     stops_at_s = float("inf")
     last_s = time.monotonic()
+    listens = [0]
     while True:
-        if select.select([0], [], [], LOOK_S)[0]:
+        if select.select(listens, [], [], LOOK_S)[0]:
             heard = os.read(0, 4096)
-            if not heard:
-                if hand.is_held() and stops_at_s == float("inf"):
-                    _say(f"worker process {pid} ended within a rule")
-                    _remember(told["database_url"], hand, "a worker's process ended within its rule", is_ending=True)
-                return
+            if not heard:  # the worker has ended; or a rule has closed its end of this, and all else with it
+                listens = []
             if {signal.SIGTERM, signal.SIGINT} & set(heard):
                 stops_at_s = min(stops_at_s, time.monotonic() + STOP_WITHIN_S)
+        if not listens and _has_ended(pid):
+            if hand.is_held() and stops_at_s == float("inf"):
+                _say(f"worker process {pid} ended within a rule")
+                _remember(told["database_url"], hand, "a worker's process ended within its rule", is_ending=True)
+            return
         now_s = time.monotonic()
         # While the watcher itself had no time, nobody knows whether the worker had any.
         passed_s, last_s = min(now_s - last_s, 2 * LOOK_S), now_s
@@ -148,6 +153,11 @@ def _thread(pid: int, thread: int) -> tuple[str, int]:
     except OSError:
         return "", 0
     return fields[_STATE], int(fields[_USER_TICKS]) + int(fields[_USER_TICKS + 1])
+
+
+def _has_ended(pid: int) -> bool:
+    state, _ = _thread(pid, pid)
+    return state in _ENDED
 
 
 def _remember(database_url: str, hand: _Hand, why: str, *, is_ending: bool = False) -> None:

@@ -329,6 +329,13 @@ class Hangs(BaseEvent):
             time.sleep(3600)
         if how == "ends":
             os._exit(0)
+        if how == "closes":
+            os.closerange(3, 200)
+        if how == "closes sockets":
+            for file in range(3, 200):
+                link = f"/proc/self/fd/{file}"
+                if os.path.islink(link) and os.readlink(link).startswith("socket:"):
+                    os.close(file)
         if how == "crashes":
             os.kill(os.getpid(), signal.SIGSEGV)
         if how == "cancels":
@@ -375,7 +382,7 @@ def test_a_supervised_recorder_gets_past_a_rule_that_hangs(hanging: Pipeline, ho
 @pytest.mark.slow
 @pytest.mark.unproven  # the proof would end, too
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("how", ["ends", "crashes"])
+@pytest.mark.parametrize("how", ["ends", "crashes", "closes", "closes sockets"])
 def test_a_supervised_recorder_gets_past_a_rule_that_ends_its_process(hanging: Pipeline, how: str) -> None:
     bad = event("hangs", how=how)
     hanging.start("recorder", "--processes", "2")
