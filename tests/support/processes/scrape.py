@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 from pathlib import Path
 
@@ -14,14 +13,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from support.processes.patience import DEADLINE_S
 from support.processes.pipeline import Pipeline, eventually
+from support.servers.free_ports import free_port
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port: int = free.getsockname()[1]
-        return port
 
 
 class Page:

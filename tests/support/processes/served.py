@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import socket
 from typing import Any, Final
 
 import httpx
 
 from support.processes.patience import DEADLINE_S
 from support.processes.pipeline import Pipeline, Worker, eventually
+from support.servers.free_ports import free_port
 
 ANNA: Final = "anna-anna-anna-anna-anna"
 APP: Final = "app1-app1-app1-app1-app1"
@@ -19,8 +19,7 @@ class Served:
     """A running `caselog worker status` of a pipeline, and requests to it."""
 
     def __init__(self, pipeline: Pipeline, **settings: str) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
+        port = free_port()
         self.url = f"http://127.0.0.1:{port}"
         named = {"CASELOG_API_TOKENS": TOKENS, "CASELOG_HTTP_PORT": str(port), **settings}
         self.worker: Worker = pipeline.start("status", **named)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 from collections.abc import Sequence
@@ -21,6 +20,7 @@ from caselog.workers.servers.child_process import ENVIRONMENT
 from caselog.workers.servers.postgres import SETTINGS
 from support.processes.patience import DEADLINE_S
 from support.processes.pipeline import eventually
+from support.servers.free_ports import free_port
 from support.servers.open_server import as_owner, asking_nobody, owner_of
 
 _WHOEVER: Final = ("local all all trust", "host all all 127.0.0.1/32 trust")
@@ -40,7 +40,7 @@ class OwnPostgres:
         self.directory = Path(tempfile.mkdtemp(prefix="caselog-pg-"))
         os.chown(self.directory, *owner_of(database_url))
         self.data = self.directory / "data"
-        self.port = _free_port()
+        self.port = free_port()
         self.address = f"127.0.0.1:{self.port}"
         parts = urlsplit(database_url)
         self.user, self.database = parts.username or "", parts.path.strip("/")
@@ -143,9 +143,3 @@ class OwnPostgres:
         with suppress(psycopg.OperationalError):
             return self.one("select 1") == 1
         return False
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-        return port

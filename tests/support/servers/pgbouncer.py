@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 from contextlib import ExitStack
@@ -17,6 +16,7 @@ import psycopg
 
 from caselog.workers.process.supervisor import die_with_parent
 from support.processes.pipeline import eventually
+from support.servers.free_ports import free_port
 from support.servers.open_server import as_owner, asking_nobody, owner_of
 
 # Debian's lies in sbin, which is not on everybody's path.
@@ -35,8 +35,7 @@ class PgBouncer:
         self._open = ExitStack()
         self._open.enter_context(asking_nobody(database_url))
         self._directory = Path(tempfile.mkdtemp(prefix="caselog-pgb-"))
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self._port = free.getsockname()[1]
+        self._port = free_port()
         lines = {
             "listen_port": str(self._port),
             "listen_addr": "",

@@ -16,6 +16,7 @@ from typing import Final
 from uuid import uuid4
 
 from servers import Disk, Owned, may_mount
+from support.servers.free_ports import free_port
 from wire import Wire, Wires
 
 from caselog.workers.process.supervisor import die_with_parent
@@ -84,7 +85,7 @@ class Node:
         self._program = programs / "rabbitmq-server"
         self._directory = directory
         self._node: subprocess.Popen[bytes] | None = None
-        self.port, distribution_port, epmd_port = (_free_port() for _ in range(3))
+        self.port, distribution_port, epmd_port = (free_port() for _ in range(3))
         self.epmd_port: int = epmd_port if beside is None else beside.epmd_port
         self.home: Path = directory / "home" if beside is None else beside.home  # where the cookie is made
         self.name = f"caselog-chaos-{uuid4().hex[:8]}@localhost"
@@ -259,9 +260,3 @@ def _end(process: subprocess.Popen[bytes] | None) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-        return port

@@ -16,7 +16,6 @@ import random
 import secrets
 import shutil
 import signal
-import socket
 import sys
 import tempfile
 from collections import Counter
@@ -40,6 +39,7 @@ from support.oracle.proof import what_differs
 from support.oracle.reference import fold_all
 from support.oracle.stored import assert_same, what_stands
 from support.processes.pipeline import Pipeline, Worker
+from support.servers.free_ports import free_port
 from wire import Wires
 
 from caselog.events.model.registry import autodiscover
@@ -178,7 +178,7 @@ class Rig:
             broker_url = rabbitmq.url
         self._faults += [fault for name, wire in self._wires.items() for fault in of_wire(name, wire)]
         self.pipeline = Pipeline(self._directory, database_url, broker_url, redis_url, **SETTINGS)
-        self.pipeline.settings["CASELOG_HTTP_PORT"] = str(_free_port())
+        self.pipeline.settings["CASELOG_HTTP_PORT"] = str(free_port())
         self._cleanup.callback(self.pipeline.close)
         migrated = self.pipeline.run("migrate")
         assert migrated.returncode == 0, migrated.stderr.decode()
@@ -407,12 +407,6 @@ def wait_while_it_falls(left: Callable[[], int], what: str) -> None:
             fewest, since_s = now, monotonic()
         elif monotonic() - since_s > DRAIN_S:
             raise TimeoutError(f"{fewest} are left in {what}, as {DRAIN_S:g} s ago")
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def run(

@@ -8,7 +8,6 @@ import re
 import shlex
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 from collections.abc import Collection, Iterator
@@ -29,6 +28,7 @@ from support.processes.served import Served
 from support.servers import certificates
 from support.servers.certificates import Certificates, make_certificates
 from support.servers.children import start_child
+from support.servers.free_ports import free_port
 
 from caselog.events.transport.broker import connect, open_channel
 from caselog.events.transport.publisher import Publisher
@@ -47,12 +47,6 @@ def documented(pattern: str) -> list[str]:
     found = [line for line in DOCS.splitlines() if re.match(pattern, line)]
     assert found, pattern
     return [line.replace("SECRET", SECRET) for line in found]
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-        return port
 
 
 class SecuredRedis:

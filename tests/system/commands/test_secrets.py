@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from redis import Redis
 from support.processes.patience import DEADLINE_S
 from support.processes.pipeline import ROOT, Pipeline, created, eventually
 from support.servers.children import start_child
+from support.servers.free_ports import free_port
 
 from caselog.workers.servers.redis import find_redis_server
 
@@ -32,11 +32,9 @@ def nothing_told(*outputs: bytes | str) -> None:
             assert piece not in text, text[:5000]
 
 
-@pytest.fixture
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-        return port
+@pytest.fixture(name="free_port")
+def _free_port() -> int:
+    return free_port()
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import sys
 from collections import Counter
 from contextlib import ExitStack
@@ -20,6 +19,7 @@ from redis import Redis
 from steady import BEGUN, chunk, published
 from support.oracle.proof import what_differs
 from support.processes.pipeline import Pipeline, Worker, eventually
+from support.servers.free_ports import free_port
 from support.servers.virtual_host import VirtualHost
 
 from caselog.events.model.registry import autodiscover
@@ -120,7 +120,7 @@ class UnderLoad:
             host = VirtualHost("load")
             self._cleanup.callback(host.close)
             broker_url = host.direct_url
-        port = _free_port()
+        port = free_port()
         self.page_url = f"http://127.0.0.1:{port}"
         chosen = {**SETTINGS, "CASELOG_HTTP_PORT": str(port), **self.settings}
         self.pipeline = Pipeline(self.directory, urls.database_url, broker_url, urls.redis_url, **chosen)
@@ -319,9 +319,3 @@ class UnderLoad:
 
     def _row(self, query: str, *parameters: Any) -> Any:
         return self._db.execute(query.encode(), parameters).fetchone()
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-        return port

@@ -6,7 +6,6 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from socket import create_server
 from typing import Any, Final
 
 import httpx
@@ -16,6 +15,7 @@ from support.processes.browsing import barriers
 from support.processes.patience import DEADLINE_S
 from support.processes.pipeline import Pipeline, created, event, eventually
 from support.processes.recorded import printed, recorded
+from support.servers.free_ports import free_port
 
 from caselog.schema.reports.catalogue import REPORTS
 from caselog.workers.producers.simulation import simulate
@@ -43,8 +43,7 @@ def told(make_database: Callable[[str], str], template: str) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def site(told: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a status worker on that database; it needs no broker for this."""
-    with create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     away = "redis://127.0.0.1:1/0"
     pipeline = Pipeline(tmp_path_factory.mktemp("status"), told, away, away)
     worker = pipeline.start("status", CASELOG_HTTP_PORT=str(port))

@@ -18,6 +18,7 @@ import psycopg
 import pytest
 from support.processes.patience import DEADLINE_S
 from support.servers.children import start_child
+from support.servers.free_ports import free_port
 
 from caselog.workers.roles.up import caselog_program
 from caselog.workers.servers.embedded import locate, uninstall
@@ -109,13 +110,6 @@ def start(home: Path) -> Iterator[Start]:
         if one.process.poll() is None:
             one.stop()
     uninstall(home / "data")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def wait_for(condition: Callable[[], object]) -> None:

@@ -18,7 +18,8 @@ from prometheus_client import CollectorRegistry, Histogram
 from redis import Redis, RedisError
 from support.processes.patience import allowance_s
 from support.processes.pipeline import Pipeline, created, event, eventually
-from support.processes.scrape import Page, Samples, free_port, promtool, read, value
+from support.processes.scrape import Page, Samples, promtool, read, value
+from support.servers.free_ports import free_port
 
 from caselog.events.errors import REASONS
 from caselog.events.model.registry import autodiscover, event_registry
