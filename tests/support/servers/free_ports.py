@@ -6,8 +6,8 @@ import secrets
 import socket
 from typing import Final
 
-# Below what Linux gives to whoever connects (net.ipv4.ip_local_port_range): any connection could take such a port between
-# this and the server's start. Not by `random`: each test begins with the same seed, in all processes of a run.
+# Below what Linux gives to whoever connects (net.ipv4.ip_local_port_range): else any connection could take such a port
+# before its server starts. Not by `random`: each test begins with the same seed, in all processes of a run.
 _FIRST: Final = 12_000
 _LAST: Final = 32_000
 _given: Final[set[int]] = set()
