@@ -56,14 +56,16 @@ def make_engine(
 
     Who finds all its connections taken waits `turn_s` seconds for one, and then gets SQLAlchemy's `TimeoutError`.
     PostgreSQL ends a session that does nothing for `idle_s` seconds within a transaction (0: never); a reader that
-    streams to a person may well pause for longer, a worker that holds locks may not. `by_index`: who looks up a batch's
-    cases, actors and events never reads a whole table for it, nor all that an actor ever did, even while PostgreSQL has
-    no statistics and takes the batch for half of it. `statement_s`: PostgreSQL cancels a statement that takes longer;
-    None: as the database says. `fence`: the timelines that are known; a server on a lower one gets no transaction.
-    None: those that it meets. Sessions of the pool that died (after a restart of the server), or that cannot write
-    (after a failover), are found and replaced before use; one that turns out to be of no use is left
-    (`caselog.schema.sessions.leaving`). A transaction needs nothing of its session but what it says itself when it
-    begins, so that a pooler may lend another one for each.
+    streams to a person may well pause for longer, a worker that holds locks may not.
+
+    `by_index`: who looks up a batch's cases, actors and events never reads a whole table for it, nor all that an actor
+    ever did, even while PostgreSQL has no statistics and takes the batch for half of it.
+    `statement_s`: PostgreSQL cancels a statement that takes longer; None: as the database says.
+    `fence`: the timelines that are known; a server on a lower one gets no transaction. None: those that it meets.
+
+    Sessions of the pool that died (after a restart of the server), or that cannot write (after a failover), are found
+    and replaced before use; one that turns out to be of no use is left (`leaving.py`). A transaction needs nothing of
+    its session but what it says itself when it begins, so that a pooler may lend another one for each.
     """
     url = driver_url(database_url)
     ours = {
