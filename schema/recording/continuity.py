@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from datetime import datetime
-from typing import Any, Final, cast
+from typing import Any, Final, NamedTuple, cast
 
 from sqlalchemy import Connection, TextClause, text
 
@@ -104,6 +104,34 @@ def kept_letters(db: Connection, sha256s: Collection[bytes]) -> set[bytes]:
         text("select fingerprint from dead_letter where fingerprint = any(:sha256s)"), {"sha256s": list(sha256s)}
     )
     return set(found.scalars())
+
+
+class Discarded(NamedTuple):
+    """What was discarded: of dead letters the digests and names, of parked events the names."""
+
+    sha256s: set[bytes]
+    letters: set[tuple[str, str]]
+    parked: set[tuple[str, str]]
+
+
+def discarded_since(db: Connection, since: datetime) -> Discarded:
+    """What people or retention discarded since then, by the audit. It reads all of that."""
+    found = db.execute(_DISCARDED, {"since": since}).all()
+    return Discarded(
+        {bytes.fromhex(fingerprint) for action, _, _, fingerprint in found if action != _PARKED},
+        {(source, event_id) for action, source, event_id, _ in found if action != _PARKED and source and event_id},
+        {(source, event_id) for action, source, event_id, _ in found if action == _PARKED},
+    )
+
+
+_PARKED: Final = "parked.discard"
+_DISCARDED: Final = text(
+    f"""
+    select action, one ->> 'source', one ->> 'event_id', one ->> 'fingerprint'
+    from audit cross join jsonb_array_elements(coalesce(detail -> 'letters', detail -> 'events')) as one
+    where at >= :since and action in ('dead.discard', 'dead.expire', 'dead.recorded', '{_PARKED}')
+    """  # noqa: S608 - a name of our own
+)
 
 
 def _named(

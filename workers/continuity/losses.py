@@ -141,7 +141,7 @@ class Losses:
 
 
 def _there(db: Connection, names: Collection[Name], since: datetime) -> set[Name]:
-    """Those that are in the log, parked or a dead letter, `since` when what was lost had begun to be stored.
+    """Those that are in the log, parked, a dead letter or discarded, `since` when what was lost had begun to be stored.
 
     What was recorded or parked is not there again by a dead letter from before: that is what it was until somebody
     requeued it, or sent it again.
@@ -153,9 +153,16 @@ def _there(db: Connection, names: Collection[Name], since: datetime) -> set[Name
     digests = continuity.kept_letters(db, {letter.sha256 for letter in letters}) if letters else set()
     # Also of a dead letter: sent again, an event may be written in other bytes, with a trace of its own, say.
     refused = continuity.refused_events(db, lacking, since) if (lacking := events.union(own.values()) - kept) else set()
+    # What came again and was discarded then is no loss: whoever did so is in the audit.
+    gone = continuity.discarded_since(db, since)
+    found = kept | refused | gone.parked
     return {
-        *(events & (kept | refused)),
-        *(letter for letter in letters if letter.sha256 in digests or own.get(letter) in kept | refused),
+        *(events & found),
+        *(
+            letter
+            for letter in letters
+            if letter.sha256 in digests | gone.sha256s or own.get(letter) in found | gone.letters
+        ),
     }
 
 

@@ -26,11 +26,14 @@ from support.servers.standby import Standby
 from caselog.events.model.message import decode
 from caselog.events.model.registry import EventRegistry
 from caselog.schema.migrations.upgrade import migrate
+from caselog.schema.operations import dead_letter_queries
+from caselog.schema.operations.dead_letter_queries import Filter
 from caselog.workers.continuity import memory as remembering
 from caselog.workers.continuity.comparison import State
 from caselog.workers.continuity.counting import Counting
 from caselog.workers.continuity.losses import tidy_runs
 from caselog.workers.continuity.memory import read_memory
+from caselog.workers.deadletters.requeue import discard
 from caselog.workers.health.checks import Health
 from caselog.workers.recording.batch import Recording
 from caselog.workers.servers.database_errors import DatabaseAway
@@ -294,6 +297,26 @@ def test_a_lost_dead_letter_is_there_again_as_one_in_other_bytes(
         trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
         nobody.record([decode(body({**event, "traceparent": trace}))])
         assert one.check().status
+
+
+def test_what_came_again_and_was_discarded_is_not_missing_once_more(
+    put_back: Callable[[], Callable[[], None]], database_url: str, redis_url: str
+) -> None:
+    """While another event is still missing, so that nothing is settled yet; and for who looks for the first time."""
+    lost = [created("AB"), created("CD")]
+    with installed(database_url, redis_url) as one:
+        nobody = Recording(one.engine, EventRegistry(), RULES, counting=Counting(one.memory))
+        one.record("EF")
+        restore = put_back()
+        nobody.record([decode(body(*lost))])
+        one.memory.flush()
+        restore()
+        nobody.record([decode(body(lost[0]))])
+        assert one.verdict().missing == 1
+        with one.engine.connect() as db:
+            ids = list(dead_letter_queries.select(db, Filter(case="AB")))
+        assert discard(one.engine, ids, who="anna", why="known bad", wanted=Filter(case="AB")) == 1
+        assert one.verdict().missing == 1
 
 
 def test_an_emptied_redis_is_unknown_until_somebody_acknowledges(database_url: str, redis_url: str) -> None:
